@@ -1,0 +1,80 @@
+/** What the API's resources are built from: the node that they act on, and the shape of a route. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import type { Random } from "../lib/random.ts";
+import type { SwarmInfo, SwarmInitRequest } from "../model/types.ts";
+import type { LogMessage, LogOptions } from "../rpc/services.ts";
+import type { Store } from "../store/store.ts";
+
+/** This daemon as a member of a swarm (or not yet one). Implemented by `daemon/node.ts`. */
+export interface LocalNode {
+  /** The Swarm section of `/info` as far as this node knows it without asking the store (no Cluster, no counts). */
+  info(): LocalNodeInfo;
+  /** Present while this node is an active manager. */
+  manager(): ActiveManager | undefined;
+  /** Starts a new swarm; resolves to the node id when the node is Ready. Nothing stays behind when it fails. */
+  init(request: SwarmInitRequest): Promise<string>;
+  /** Leaves; removes the node's task containers and all of its state. */
+  leave(force: boolean): Promise<void>;
+}
+
+export type LocalNodeState = "inactive" | "pending" | "active" | "error" | "locked";
+
+export type LocalNodeInfo = Pick<SwarmInfo, "NodeID" | "NodeAddr" | "ControlAvailable" | "Error" | "RemoteManagers"> & {
+  readonly LocalNodeState: LocalNodeState;
+};
+
+export interface ActiveManager {
+  readonly nodeId: string;
+  readonly store: Store;
+  /** Lines of the matching tasks from all nodes that have them; ends when all have said theirs, or on abort. */
+  logs(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage>;
+}
+
+export interface LogSelector {
+  readonly serviceIds: readonly string[];
+  readonly taskIds: readonly string[];
+}
+
+export interface ApiContext {
+  readonly node: LocalNode;
+  /** Path of the Engine's unix socket. */
+  readonly engineSocket: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+export interface ApiRequest {
+  readonly method: string;
+  /** Path parameters, decoded. */
+  readonly params: Readonly<Record<string, string>>;
+  readonly query: URLSearchParams;
+  /** The version of the path (`/v1.41/...` -> [1, 41]); the newest that we speak where the path has none. */
+  readonly apiVersion: readonly [number, number];
+  readonly headers: IncomingMessage["headers"];
+  /** The parsed JSON body; InvalidArgument where it is not JSON, or over the limit. */
+  body(): Promise<unknown>;
+  /** Aborts when the client goes away. */
+  readonly signal: AbortSignal;
+  /** For answers that stream or hijack. */
+  readonly raw: { readonly request: IncomingMessage; readonly response: ServerResponse };
+}
+
+export type ApiAnswer =
+  | { readonly kind: "json"; readonly status: number; readonly body: unknown }
+  | { readonly kind: "empty"; readonly status: number }
+  /** The handler has written (or is writing) the response itself. */
+  | { readonly kind: "handled" };
+
+export interface Route {
+  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
+  /** Without the version, in find-my-way's form: `/services/:id`. */
+  readonly path: string;
+  readonly handle: (request: ApiRequest) => Promise<ApiAnswer>;
+}
+
+export function json(status: number, body: unknown): ApiAnswer {
+  return { kind: "json", status, body };
+}

@@ -1,0 +1,187 @@
+/**
+ * What managers and agents say to each other, in the model's words. `rpc/server.ts` serves these interfaces and
+ * `rpc/client.ts` calls them, both over swarmkit's gRPC messages; nothing outside `rpc/` sees the wire form.
+ * Failures are ShoalErrors with the gRPC code, in both directions.
+ */
+import type {
+  AssignedTask,
+  IssuanceState,
+  Node,
+  NodeAvailability,
+  NodeDescription,
+  NodeRole,
+  TaskStatus,
+} from "../model/types.ts";
+
+/** Who calls, as its certificate says; absent where a call without a client certificate is allowed. */
+export interface Caller {
+  readonly nodeId: string;
+  readonly role: NodeRole;
+  /** The certificate's O. */
+  readonly clusterId: string;
+  /** Peer address without the port. */
+  readonly address: string;
+  /** PEM of the leaf that the caller showed. */
+  readonly certificate: string;
+}
+
+// --- docker.swarmkit.v1.CA and NodeCA ---
+
+export interface IssueRequest {
+  /** PEM of the PKCS #10 request; only its public key is used. */
+  readonly csr: string;
+  /** Join token; empty on renewal. */
+  readonly token: string;
+  readonly availability: NodeAvailability;
+}
+
+export interface CertificateStatus {
+  readonly state: IssuanceState;
+  readonly role: NodeRole;
+  readonly csr: string;
+  /** PEM chain, leaf first; "" until issued. */
+  readonly certificate: string;
+  readonly error?: string;
+}
+
+export interface CertificateAuthorityService {
+  /** The cluster's root bundle, PEM: exactly the bytes that the join token's digest is of. */
+  rootCertificate(): Promise<string>;
+  /** Asks for a certificate; `caller` is absent when a node joins (then the token decides the role). */
+  issue(request: IssueRequest, caller: Caller | undefined): Promise<{ readonly nodeId: string }>;
+  /** Waits until the certificate is issued (or refused), or the signal aborts. */
+  status(nodeId: string, signal: AbortSignal): Promise<CertificateStatus>;
+}
+
+// --- docker.swarmkit.v1.Dispatcher ---
+
+export interface WeightedPeer {
+  readonly nodeId: string;
+  /** host:port of its 2377. */
+  readonly address: string;
+  readonly weight: number;
+}
+
+export interface SessionMessage {
+  readonly sessionId: string;
+  readonly node: Node;
+  /** All managers; the agent keeps exactly these. Never empty. */
+  readonly managers: readonly WeightedPeer[];
+  /** PEM bundle. */
+  readonly rootCA: string;
+}
+
+export type AssignmentChange =
+  | { readonly kind: "update-task"; readonly task: AssignedTask }
+  | { readonly kind: "remove-task"; readonly id: string };
+
+export interface AssignmentsMessage {
+  /** `complete`: whatever is not in it must go. */
+  readonly type: "complete" | "incremental";
+  readonly appliesTo: string;
+  readonly resultsIn: string;
+  readonly changes: readonly AssignmentChange[];
+}
+
+export interface TaskStatusUpdate {
+  readonly taskId: string;
+  readonly status: TaskStatus;
+}
+
+export interface DispatcherService {
+  /** Registers the node; the stream carries the first message at once, and a full one at each change. */
+  session(
+    caller: Caller,
+    request: { readonly description: NodeDescription; readonly sessionId: string },
+    signal: AbortSignal,
+  ): AsyncIterable<SessionMessage>;
+  heartbeat(caller: Caller, sessionId: string): Promise<{ readonly periodMs: number }>;
+  updateTaskStatus(caller: Caller, sessionId: string, updates: readonly TaskStatusUpdate[]): Promise<void>;
+  assignments(caller: Caller, sessionId: string, signal: AbortSignal): AsyncIterable<AssignmentsMessage>;
+}
+
+// --- docker.swarmkit.v1.LogBroker ---
+
+export type LogStream = "stdout" | "stderr";
+
+export interface LogOptions {
+  readonly streams: readonly LogStream[];
+  readonly follow: boolean;
+  /** Lines from the end; undefined is all. (The wire has its own coding of this.) */
+  readonly tail: number | undefined;
+  /** RFC 3339 with nanoseconds; "" is from the start. */
+  readonly since: string;
+}
+
+export interface LogSubscription {
+  readonly id: string;
+  /** The subscription has ended: stop publishing. Then the rest is empty. */
+  readonly close: boolean;
+  readonly selector: {
+    readonly serviceIds: readonly string[];
+    readonly nodeIds: readonly string[];
+    readonly taskIds: readonly string[];
+  };
+  readonly options: LogOptions;
+}
+
+export interface LogMessage {
+  readonly context: { readonly serviceId: string; readonly nodeId: string; readonly taskId: string };
+  /** RFC 3339 with nanoseconds, as the Engine gave it. */
+  readonly timestamp: string;
+  readonly stream: LogStream;
+  readonly data: Uint8Array;
+  /** `--details`: the log driver's extra attributes. */
+  readonly attributes: Readonly<Record<string, string>>;
+}
+
+export interface LogBrokerService {
+  listenSubscriptions(caller: Caller, signal: AbortSignal): AsyncIterable<LogSubscription>;
+  /** One stream per node and subscription; resolves when the node has no more to say, or nobody listens. */
+  publishLogs(caller: Caller, subscriptionId: string, messages: AsyncIterable<readonly LogMessage[]>): Promise<void>;
+}
+
+export interface ManagerServices {
+  readonly ca: CertificateAuthorityService;
+  readonly dispatcher: DispatcherService;
+  readonly logBroker: LogBrokerService;
+  /** Throws PermissionDenied unless the caller is a node of this cluster that has not been removed. */
+  authorize(caller: Caller): void;
+}
+
+/** The agent's side of one connection to a manager. Every call carries the node's certificate. */
+export interface ManagerConnection {
+  readonly address: string;
+  session(
+    request: { readonly description: NodeDescription; readonly sessionId: string },
+    signal: AbortSignal,
+  ): AsyncIterable<SessionMessage>;
+  heartbeat(sessionId: string, signal: AbortSignal): Promise<{ readonly periodMs: number }>;
+  updateTaskStatus(sessionId: string, updates: readonly TaskStatusUpdate[], signal: AbortSignal): Promise<void>;
+  assignments(sessionId: string, signal: AbortSignal): AsyncIterable<AssignmentsMessage>;
+  listenSubscriptions(signal: AbortSignal): AsyncIterable<LogSubscription>;
+  publishLogs(
+    subscriptionId: string,
+    messages: AsyncIterable<readonly LogMessage[]>,
+    signal: AbortSignal,
+  ): Promise<void>;
+  issue(request: IssueRequest, signal: AbortSignal): Promise<{ readonly nodeId: string }>;
+  certificateStatus(nodeId: string, signal: AbortSignal): Promise<CertificateStatus>;
+  close(): void;
+}
+
+/** The node's identity on the wire, all PEM. `chain`: its certificate, leaf first. */
+export interface NodeIdentity {
+  readonly nodeId: string;
+  readonly clusterId: string;
+  readonly role: NodeRole;
+  readonly chain: string;
+  readonly key: string;
+  /** Root bundle that peers are verified against. */
+  readonly rootCA: string;
+}
+
+/** Opens connections; handed to the agent, so that the simulation can hand in another. */
+export interface ManagerDialer {
+  dial(address: string, identity: NodeIdentity): ManagerConnection;
+}

@@ -1,0 +1,44 @@
+/**
+ * Encryption at rest: every value in a backend is AES-256-GCM under the cluster's data key, bound to its place (table
+ * and id), so that a value copied to another key does not open. The nonce is random and stored in front.
+ */
+import { createCipheriv, createDecipheriv } from "node:crypto";
+import { ShoalError } from "../lib/errors.ts";
+import type { Random } from "../lib/random.ts";
+
+export const dataKeyBytes = 32;
+const nonceBytes = 12;
+const tagBytes = 16;
+
+export class ValueCipher {
+  readonly #key: Uint8Array;
+  readonly #random: Random;
+
+  /** @param key 32 bytes, from `random.bytes(dataKeyBytes)` at the cluster's birth */
+  constructor(key: Uint8Array, random: Random) {
+    if (key.length !== dataKeyBytes) throw new ShoalError("DataLoss", "the store's data key is damaged");
+    this.#key = key;
+    this.#random = random;
+  }
+
+  /** nonce | ciphertext | tag */
+  seal(plain: Uint8Array, place: string): Buffer {
+    const nonce = this.#random.bytes(nonceBytes);
+    const cipher = createCipheriv("aes-256-gcm", this.#key, nonce);
+    cipher.setAAD(Buffer.from(place));
+    return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
+  }
+
+  /** DataLoss where the value was changed, moved, or sealed under another key. */
+  open(sealed: Uint8Array, place: string): Buffer {
+    if (sealed.length < nonceBytes + tagBytes) throw new ShoalError("DataLoss", `the stored value ${place} is damaged`);
+    const decipher = createDecipheriv("aes-256-gcm", this.#key, sealed.subarray(0, nonceBytes));
+    decipher.setAAD(Buffer.from(place));
+    decipher.setAuthTag(sealed.subarray(sealed.length - tagBytes));
+    try {
+      return Buffer.concat([decipher.update(sealed.subarray(nonceBytes, sealed.length - tagBytes)), decipher.final()]);
+    } catch (cause) {
+      throw new ShoalError("DataLoss", `the stored value ${place} is damaged or belongs to another cluster`, { cause });
+    }
+  }
+}

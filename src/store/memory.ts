@@ -1,0 +1,36 @@
+/** A backend without a disk: for tests, the simulation and benchmarks. It outlives the stores that are opened on it. */
+import type { StoredObject } from "../model/types.ts";
+import type { Backend, Batch, CommitResult, StoredRecord } from "./backend.ts";
+import type { TableName } from "./tables.ts";
+
+export class MemoryBackend implements Backend {
+  #revision = 0;
+  readonly #records = new Map<string, StoredRecord & { revision: number }>();
+
+  async load() {
+    return { revision: this.#revision, records: [...this.#records.values()] };
+  }
+
+  async commit(batch: Batch): Promise<CommitResult> {
+    for (const guard of batch.guards) {
+      const current = this.#records.get(key(guard.table, guard.id))?.revision ?? 0;
+      if (current !== guard.revision) return { kind: "conflict" };
+    }
+    const revision = ++this.#revision;
+    for (const { table, object } of batch.puts) {
+      this.#records.set(key(table, object.ID), { table, object, revision });
+    }
+    for (const { table, id } of batch.deletes) this.#records.delete(key(table, id));
+    return { kind: "committed", revision };
+  }
+
+  async currentRevision(): Promise<number> {
+    return this.#revision;
+  }
+
+  async close(): Promise<void> {}
+}
+
+function key(table: TableName, id: StoredObject["ID"]): string {
+  return `${table}/${id}`;
+}

@@ -1,0 +1,216 @@
+/**
+ * The store: every object in memory, indexed, and every write one optimistic transaction in the backend.
+ *
+ * - `view` is what is committed, always consistent within one turn of the event loop (never keep it over an `await`
+ *   if you need one moment's truth).
+ * - `update(change)` runs a synchronous, repeatable function on a transaction that sees the committed state and its
+ *   own writes. Transactions that wait at the same time are committed together (group commit): each sees those before
+ *   it, a thrown error takes back only its own writes, and nobody outside sees any of them until the backend has them
+ *   for good.
+ * - `watch(listener)` is told of each commit, in order, after it is visible.
+ */
+import type { Clock } from "../lib/clock.ts";
+import { rfc3339 } from "../lib/clock.ts";
+import { assert, ShoalError } from "../lib/errors.ts";
+import { limits } from "../lib/limits.ts";
+import type { StoredObject } from "../model/types.ts";
+import type { Backend } from "./backend.ts";
+import type { Table } from "./table.ts";
+import { type TableName, type Tables, tableNames, tableOf } from "./tables.ts";
+import { BaseView, Transaction, type View } from "./view.ts";
+
+export type { Transaction, View } from "./view.ts";
+
+/** One object's change in a commit: created (no `before`), updated, or deleted (no `after`). */
+export type Change = {
+  [T in TableName]: {
+    readonly table: T;
+    readonly id: string;
+    readonly before: Tables[T] | undefined;
+    readonly after: Tables[T] | undefined;
+  };
+}[TableName];
+
+export interface Commit {
+  readonly revision: number;
+  readonly changes: readonly Change[];
+}
+
+type AnyTable = Table<StoredObject>;
+
+interface Waiting {
+  readonly change: (tx: Transaction) => unknown;
+  readonly alone: boolean;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+function emptyTables(): Record<TableName, AnyTable> {
+  return Object.fromEntries(tableNames.map((name) => [name, tableOf(name)])) as Record<TableName, AnyTable>;
+}
+
+export class Store {
+  readonly #backend: Backend;
+  readonly #clock: Clock;
+  readonly #tables = emptyTables();
+  readonly #view: CommittedView;
+  readonly #watchers = new Set<(commit: Commit) => void>();
+  #waiting: Waiting[] = [];
+  #committing = false;
+  #closed = false;
+  #idle: (() => void) | undefined;
+
+  private constructor(backend: Backend, clock: Clock) {
+    this.#backend = backend;
+    this.#clock = clock;
+    this.#view = new CommittedView(this.#tables);
+  }
+
+  /** Loads everything from the backend. */
+  static async open(backend: Backend, clock: Clock): Promise<Store> {
+    const store = new Store(backend, clock);
+    const { revision, records } = await backend.load();
+    for (const { table, object } of records) store.#tables[table].set(object);
+    store.#view.revision = revision;
+    return store;
+  }
+
+  /** The committed state. Its iterators are live: do not write while iterating over an await. */
+  get view(): View {
+    return this.#view;
+  }
+
+  /**
+   * Runs `change` in a transaction and resolves to its result when the write is durable and visible.
+   * `change` must be synchronous and repeatable: after a conflict it runs again. Throwing undoes it and rejects.
+   * @param options.alone its transaction is committed by itself, so that what it reads is exactly `view` (for code
+   * that keeps an index of its own, fed by `watch`)
+   */
+  update<R>(change: (tx: Transaction) => R, options?: { readonly alone?: boolean }): Promise<R> {
+    if (this.#closed) return Promise.reject(new ShoalError("Unavailable", "the store is closed"));
+    return new Promise<R>((resolve, reject) => {
+      this.#waiting.push({
+        change,
+        alone: options?.alone ?? false,
+        resolve: resolve as (value: unknown) => void,
+        reject,
+      });
+      if (!this.#committing) {
+        this.#committing = true;
+        // The turn's end, so that writes asked for together are committed together.
+        queueMicrotask(() => void this.#commitWaiting());
+      }
+    });
+  }
+
+  /** Tells `listener` of each later commit, synchronously after it is visible. Returns the way to stop. */
+  watch(listener: (commit: Commit) => void): () => void {
+    this.#watchers.add(listener);
+    return () => this.#watchers.delete(listener);
+  }
+
+  /** Resolves when `view` has every write that was answered, by any manager, before this call. */
+  async caughtUp(): Promise<void> {
+    const revision = await this.#backend.currentRevision();
+    assert(this.#view.revision >= revision, "a single manager's view is never behind its own backend");
+  }
+
+  /** Commits what waits, refuses what comes later, and closes the backend. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#committing) await new Promise<void>((resolve) => (this.#idle = resolve));
+    await this.#backend.close();
+  }
+
+  async #commitWaiting(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const batch = this.#takeBatch();
+      try {
+        await this.#commitBatch(batch);
+      } catch (error) {
+        for (const waiting of batch) waiting.reject(error);
+      }
+    }
+    this.#committing = false;
+    this.#idle?.();
+  }
+
+  #takeBatch(): Waiting[] {
+    if (this.#waiting[0]?.alone) return this.#waiting.splice(0, 1);
+    let end = 0;
+    while (end < this.#waiting.length && end < limits.transactionsPerCommit && !this.#waiting[end]?.alone) end++;
+    return this.#waiting.splice(0, end);
+  }
+
+  async #commitBatch(batch: Waiting[]): Promise<void> {
+    for (let attempt = 0; attempt < limits.commitAttempts; attempt++) {
+      const now = rfc3339(this.#clock.now());
+      const tx = new Transaction(this.#tables, this.#view.revision, now);
+      const results: (() => void)[] = [];
+      for (const waiting of batch) {
+        const mark = tx.mark();
+        try {
+          const result = waiting.change(tx);
+          assert(!(result instanceof Promise), "a transaction is synchronous");
+          results.push(() => waiting.resolve(result));
+        } catch (error) {
+          tx.undoTo(mark);
+          results.push(() => waiting.reject(error));
+        }
+      }
+      if (tx.isEmpty) {
+        for (const settle of results) settle();
+        return;
+      }
+      const outcome = await this.#backend.commit(tx.toBatch());
+      if (outcome.kind === "conflict") continue;
+      this.#apply(tx, outcome.revision);
+      for (const settle of results) settle();
+      return;
+    }
+    throw new ShoalError("Aborted", "too many conflicting writes, try again");
+  }
+
+  #apply(tx: Transaction, revision: number): void {
+    const changes: Change[] = [];
+    const version = { Index: revision };
+    for (const { table, id, object } of tx.writes()) {
+      const before = this.#tables[table].get(id);
+      if (object) {
+        // The object was made by this transaction and nobody else has seen it: its version is set in place.
+        (object as { Version: { Index: number } }).Version = version;
+        this.#tables[table].set(object);
+      } else this.#tables[table].delete(id);
+      if (before || object) changes.push({ table, id, before, after: object } as Change);
+    }
+    this.#view.revision = revision;
+    for (const watcher of this.#watchers) watcher({ revision, changes });
+  }
+}
+
+class CommittedView extends BaseView {
+  revision = 0;
+  readonly #tables: Record<TableName, AnyTable>;
+
+  constructor(tables: Record<TableName, AnyTable>) {
+    super();
+    this.#tables = tables;
+  }
+
+  override get<T extends TableName>(table: T, id: string): Tables[T] | undefined {
+    return this.#tables[table].get(id) as Tables[T] | undefined;
+  }
+
+  override all<T extends TableName>(table: T): Iterable<Tables[T]> {
+    return this.#tables[table].values() as Iterable<Tables[T]>;
+  }
+
+  override count(table: TableName): number {
+    return this.#tables[table].size;
+  }
+
+  override find<T extends TableName>(table: T, index: string, key: string): Iterable<Tables[T]> {
+    return this.#tables[table].find(index, key) as Iterable<Tables[T]>;
+  }
+}

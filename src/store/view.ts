@@ -1,0 +1,238 @@
+/** Reading the store: `View`, over what is committed, and `Transaction`, over that and its own writes. */
+import { assert, ShoalError } from "../lib/errors.ts";
+import type { JoinSource } from "../model/join.ts";
+import { type Cluster, type Network, type Service, type SpecRevision, type StoredObject, specKey, type Task } from "../model/types.ts";
+import type { Batch } from "./backend.ts";
+import type { Table } from "./table.ts";
+import { slotKey, type TableName, type Tables, tableOf } from "./tables.ts";
+
+export interface View extends JoinSource {
+  /** Revision of the newest commit that this view has. */
+  readonly revision: number;
+  get<T extends TableName>(table: T, id: string): Tables[T] | undefined;
+  all<T extends TableName>(table: T): Iterable<Tables[T]>;
+  count(table: TableName): number;
+  cluster(): Cluster | undefined;
+  service(id: string): Service | undefined;
+  serviceByName(name: string): Service | undefined;
+  spec(serviceId: string, revision: number): SpecRevision | undefined;
+  /** The current spec of a service; every service has one. */
+  specOf(service: Service): SpecRevision;
+  specsOfService(serviceId: string): Iterable<SpecRevision>;
+  tasksOfService(serviceId: string): Iterable<Task>;
+  tasksOfNode(nodeId: string): Iterable<Task>;
+  tasksOfSlot(serviceId: string, slot: number): Iterable<Task>;
+  /** Tasks that a manager's loop has to act on: `new` waits for the allocator, `pending` for the scheduler. */
+  tasksInState(state: "new" | "pending"): Iterable<Task>;
+  network(id: string): Network | undefined;
+  networkByName(name: string): Network | undefined;
+}
+
+export abstract class BaseView implements View {
+  abstract readonly revision: number;
+  abstract get<T extends TableName>(table: T, id: string): Tables[T] | undefined;
+  abstract all<T extends TableName>(table: T): Iterable<Tables[T]>;
+  abstract count(table: TableName): number;
+  /** The objects under `key` in one of the table's indexes (`tables.ts`). */
+  abstract find<T extends TableName>(table: T, index: string, key: string): Iterable<Tables[T]>;
+
+  cluster(): Cluster | undefined {
+    return first(this.all("cluster"));
+  }
+  service(id: string): Service | undefined {
+    return this.get("services", id);
+  }
+  serviceByName(name: string): Service | undefined {
+    return first(this.find("services", "name", name));
+  }
+  spec(serviceId: string, revision: number): SpecRevision | undefined {
+    return this.get("specs", specKey(serviceId, revision));
+  }
+  specOf(service: Service): SpecRevision {
+    const revision = this.spec(service.ID, service.SpecVersion.Index);
+    assert(revision, `service ${service.ID} has no spec of its revision ${service.SpecVersion.Index}`);
+    return revision;
+  }
+  specsOfService(serviceId: string): Iterable<SpecRevision> {
+    return this.find("specs", "service", serviceId);
+  }
+  tasksOfService(serviceId: string): Iterable<Task> {
+    return this.find("tasks", "service", serviceId);
+  }
+  tasksOfNode(nodeId: string): Iterable<Task> {
+    return this.find("tasks", "node", nodeId);
+  }
+  tasksOfSlot(serviceId: string, slot: number): Iterable<Task> {
+    return this.find("tasks", "slot", slotKey(serviceId, slot));
+  }
+  tasksInState(state: "new" | "pending"): Iterable<Task> {
+    return this.find("tasks", "state", state);
+  }
+  network(id: string): Network | undefined {
+    return this.get("networks", id);
+  }
+  networkByName(name: string): Network | undefined {
+    return first(this.find("networks", "name", name));
+  }
+}
+
+/** An object to write: the store fills in its version and times. */
+export type Draft<T extends StoredObject> = Omit<T, "Version" | "CreatedAt" | "UpdatedAt">;
+
+interface Write {
+  readonly table: TableName;
+  readonly id: string;
+  /** undefined: deleted. */
+  readonly object: StoredObject | undefined;
+}
+
+/** A version that no client can have seen: that of an object whose commit is still under way. */
+const uncommitted = { Index: -1 };
+
+export class Transaction extends BaseView {
+  readonly revision: number;
+  /** The transaction's own time, RFC 3339; each object written gets it as UpdatedAt. */
+  readonly now: string;
+  readonly #base: Record<TableName, Table<StoredObject>>;
+  /** What this transaction has put, with the same indexes as the base. */
+  readonly #puts = new Map<TableName, Table<StoredObject>>();
+  /** Table and id of everything written -> what it is now (undefined: deleted). */
+  readonly #writes = new Map<string, Write>();
+  /** What each write replaced, for `undoTo`. */
+  readonly #undo: { key: string; table: TableName; id: string; before: Write | undefined }[] = [];
+
+  constructor(base: Record<TableName, Table<StoredObject>>, revision: number, now: string) {
+    super();
+    this.#base = base;
+    this.revision = revision;
+    this.now = now;
+  }
+
+  override get<T extends TableName>(table: T, id: string): Tables[T] | undefined {
+    const write = this.#writes.get(writeKey(table, id));
+    return (write ? write.object : this.#base[table].get(id)) as Tables[T] | undefined;
+  }
+
+  override all<T extends TableName>(table: T): Iterable<Tables[T]> {
+    return this.#merged(table, this.#base[table].values(), this.#puts.get(table)?.values()) as Iterable<Tables[T]>;
+  }
+
+  override count(table: TableName): number {
+    let count = this.#base[table].size;
+    for (const write of this.#writes.values()) {
+      if (write.table === table) count += Number(!!write.object) - Number(!!this.#base[table].get(write.id));
+    }
+    return count;
+  }
+
+  override find<T extends TableName>(table: T, index: string, key: string): Iterable<Tables[T]> {
+    return this.#merged(
+      table,
+      this.#base[table].find(index, key),
+      this.#puts.get(table)?.find(index, key),
+    ) as Iterable<Tables[T]>;
+  }
+
+  /** Adds a new object; its id must be unused. */
+  create<T extends TableName>(table: T, draft: Draft<Tables[T]>): Tables[T] {
+    if (this.get(table, draft.ID)) throw new ShoalError("AlreadyExists", `${table} ${draft.ID} already exists`);
+    const object = { ...draft, Version: uncommitted, CreatedAt: this.now, UpdatedAt: this.now } as unknown as Tables[T];
+    this.#write(table, draft.ID, object);
+    return object;
+  }
+
+  /** Replaces an object that exists; version and times are the store's to set, whatever the argument has. */
+  put<T extends TableName>(table: T, object: Tables[T]): Tables[T] {
+    const before = this.get(table, object.ID);
+    if (!before) throw new ShoalError("NotFound", `${table} ${object.ID} not found`);
+    const after = { ...object, Version: uncommitted, CreatedAt: before.CreatedAt, UpdatedAt: this.now };
+    this.#write(table, object.ID, after);
+    return after;
+  }
+
+  /** Removes an object; nothing happens where there is none. */
+  delete(table: TableName, id: string): void {
+    if (this.get(table, id)) this.#write(table, id, undefined);
+  }
+
+  /** Throws Swarm's "update out of sequence" unless `version` is the object's current one. */
+  checkVersion(object: StoredObject, version: number): void {
+    if (object.Version.Index !== version) throw new ShoalError("Unknown", "update out of sequence");
+  }
+
+  get isEmpty(): boolean {
+    return this.#writes.size === 0;
+  }
+
+  get size(): number {
+    return this.#writes.size;
+  }
+
+  mark(): number {
+    return this.#undo.length;
+  }
+
+  undoTo(mark: number): void {
+    while (this.#undo.length > mark) {
+      const { key, table, id, before } = this.#undo.pop()!;
+      if (before) this.#writes.set(key, before);
+      else this.#writes.delete(key);
+      if (before?.object) this.#putsOf(table).set(before.object);
+      else this.#putsOf(table).delete(id);
+    }
+  }
+
+  writes(): Iterable<Write> {
+    return this.#writes.values();
+  }
+
+  toBatch(): Batch {
+    const puts: { table: TableName; object: StoredObject }[] = [];
+    const deletes: { table: TableName; id: string }[] = [];
+    const guards: { table: TableName; id: string; revision: number }[] = [];
+    for (const { table, id, object } of this.#writes.values()) {
+      if (object) puts.push({ table, object });
+      else deletes.push({ table, id });
+      guards.push({ table, id, revision: this.#base[table].get(id)?.Version.Index ?? 0 });
+    }
+    return { puts, deletes, guards };
+  }
+
+  #write(table: TableName, id: string, object: StoredObject | undefined): void {
+    const key = writeKey(table, id);
+    this.#undo.push({ key, table, id, before: this.#writes.get(key) });
+    this.#writes.set(key, { table, id, object });
+    if (object) this.#putsOf(table).set(object);
+    else this.#puts.get(table)?.delete(id);
+  }
+
+  #putsOf(table: TableName): Table<StoredObject> {
+    let puts = this.#puts.get(table);
+    if (!puts) this.#puts.set(table, (puts = tableOf(table)));
+    return puts;
+  }
+
+  *#merged(
+    table: TableName,
+    base: Iterable<StoredObject>,
+    own: Iterable<StoredObject> | undefined,
+  ): Iterable<StoredObject> {
+    if (this.#writes.size === 0) {
+      yield* base;
+      return;
+    }
+    // Own writes are listed first as they are now, so that the caller may write while it iterates.
+    const written = own ? [...own] : [];
+    for (const object of base) if (!this.#writes.has(writeKey(table, object.ID))) yield object;
+    yield* written;
+  }
+}
+
+function writeKey(table: TableName, id: string): string {
+  return `${table}/${id}`;
+}
+
+function first<T>(items: Iterable<T>): T | undefined {
+  for (const item of items) return item;
+  return undefined;
+}
