@@ -74,6 +74,11 @@ export function formatAddress({ host, port }: HostPort): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/** The parts of what `formatAddress` wrote. */
+export function parseAddress(text: string): HostPort {
+  return split(text, "address");
+}
+
 function preferV4(entries: readonly InterfaceAddress[]): readonly InterfaceAddress[] {
   const v4 = entries.filter((entry) => entry.family === "IPv4");
   return v4.length > 0 ? v4 : entries;

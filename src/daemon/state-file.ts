@@ -22,13 +22,18 @@ export interface NodeState {
   readonly managers: readonly { readonly nodeId: string; readonly address: string }[];
 }
 
+/** Where the node's certificate, data key and membership are. */
+export function swarmDirectory(dataDirectory: string): string {
+  return join(dataDirectory, "swarm");
+}
+
 export class StateFile {
   readonly #directory: string;
   readonly #path: string;
   readonly #leavingPath: string;
 
   constructor(dataDirectory: string) {
-    this.#directory = join(dataDirectory, "swarm");
+    this.#directory = swarmDirectory(dataDirectory);
     this.#path = join(this.#directory, "state.json");
     this.#leavingPath = join(this.#directory, "leaving.json");
   }

@@ -40,7 +40,10 @@ test("any sequence of operations keeps the smallest key on top", () => {
         drained.push(heap.topKey);
         assert.ok(model.delete(heap.pop()));
       }
-      assert.deepEqual(drained, drained.toSorted((a, b) => a - b));
+      assert.deepEqual(
+        drained,
+        drained.toSorted((a, b) => a - b),
+      );
       assert.equal(model.size, 0);
     }),
   );

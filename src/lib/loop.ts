@@ -121,8 +121,8 @@ export class Loop {
   }
 
   #wakeAll(): void {
-    for (const key of this.#options.allKeys()) this.wake(key);
     this.#resync = this.#options.clock.after(this.#options.resyncMs, () => this.#wakeAll());
+    for (const key of this.#options.allKeys()) this.wake(key);
   }
 
   async #runUntilIdle(): Promise<void> {

@@ -148,7 +148,8 @@ function planBatch(planner: Planner, runtime: PlannerRuntime, tx: Transaction, k
       written += fitting;
       if (plan.againAt !== undefined) later.set(key, plan.againAt);
       assert(!plan.more || fitting > 0, "a plan that says that there is more has changes");
-      if (plan.changes.length > room || plan.more) return { written, later, left: [...keys.slice(index + 1), key], failed };
+      if (plan.changes.length > room || plan.more)
+        return { written, later, left: [...keys.slice(index + 1), key], failed };
     } catch (error) {
       tx.undoTo(mark);
       later.delete(key);

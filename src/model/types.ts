@@ -27,7 +27,7 @@ import type {
   ServiceSpecMode,
   Swarm,
   SwarmInfo,
-  SwarmInitRequest,
+  SwarmInitRequest as ApiSwarmInitRequest,
   SwarmSpec,
   SystemInfo,
   Task as ApiTask,
@@ -62,12 +62,13 @@ export type {
   ServiceSpecMode,
   Swarm,
   SwarmInfo,
-  SwarmInitRequest,
   SwarmSpec,
   SystemInfo,
   TLSInfo,
   TaskState,
 };
+/** The generated type lacks the member that the CLI's `--availability` sends. */
+export type SwarmInitRequest = ApiSwarmInitRequest & { Availability?: NodeAvailability };
 export type GenericResource = GenericResourcesInner;
 export type LogDriver = TaskSpecLogDriver;
 export type Placement = TaskSpecPlacement;
@@ -250,6 +251,12 @@ export interface Task extends StoredObject {
    * Stored, so that a new leader waits exactly what is left.
    */
   readonly StartAfter?: string;
+  /**
+   * Made by a rolling update to `SpecVersion`, not by scaling or a restart: its early end counts against the update.
+   */
+  readonly MadeByUpdate?: true;
+  /** When a task that an update made was first seen running (RFC 3339): the start of its monitoring period. */
+  readonly RunningSince?: string;
   /** Ports as allocated for it (copied from the service when it was allocated). */
   readonly Endpoint?: ServiceEndpoint;
   /** Fixed when the task was made: the spec's, else the cluster's default. */

@@ -185,3 +185,14 @@ export interface NodeIdentity {
 export interface ManagerDialer {
   dial(address: string, identity: NodeIdentity): ManagerConnection;
 }
+
+/** The calls of a manager that issue certificates; every `ManagerConnection` has them. */
+export type CertificateClient = Pick<ManagerConnection, "issue" | "certificateStatus">;
+
+/** A manager, seen by a node that has no certificate yet. */
+export interface BootstrapClient {
+  /** The root bundle of whoever answers at the address: to be checked before it is believed. */
+  rootCertificate(address: string, signal: AbortSignal): Promise<string>;
+  /** A connection without a certificate of our own, to a manager that proves itself by this root. */
+  connect(address: string, rootCertificate: string): CertificateClient & Pick<ManagerConnection, "close">;
+}

@@ -20,7 +20,11 @@ export const tableNames = ["cluster", "nodes", "services", "specs", "tasks", "ne
 export const indexes: { [T in TableName]: Record<string, (object: Tables[T]) => string | undefined> } = {
   cluster: {},
   nodes: {},
-  services: { name: (service) => service.Name },
+  services: {
+    name: (service) => service.Name,
+    /** Names are unique whatever their case, as host names are. */
+    foldedName: (service) => service.Name.toLowerCase(),
+  },
   specs: { service: (spec) => spec.ServiceID },
   tasks: {
     service: (task) => task.ServiceID,

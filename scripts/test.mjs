@@ -1,0 +1,71 @@
+#!/usr/bin/env node
+// `npm test`: set-up, then every layer of tests. A layer that fails does not keep the next from running; what failed is
+// said again at the end, after everything else. Plain JavaScript for the machine's own Node 20.
+import { spawn } from "node:child_process";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { setUp } from "./setup.mjs";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const minuteMs = 60_000;
+/** Together under an hour. Each is several times what the layer takes, so only something that hangs meets it. */
+const layers = [
+  { name: "check", limitMs: 5 * minuteMs },
+  { name: "test:unit", limitMs: 8 * minuteMs },
+  { name: "test:cluster", limitMs: 15 * minuteMs },
+  { name: "test:clients", limitMs: 20 * minuteMs },
+];
+/** Lines of a failed layer that are said again. */
+const repeatedLines = 80;
+
+/** Runs `npm run NAME`; its output as it comes, and what of it tells of failures. */
+function runLayer({ name, limitMs }) {
+  return new Promise((resolve) => {
+    // A process group of its own, so that a layer that hangs can be ended with all that it started.
+    const child = spawn("npm", ["run", "--silent", name], {
+      cwd: root,
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let lines = [""];
+    const collect = (stream, chunk) => {
+      stream.write(chunk);
+      const parts = chunk.toString().split("\n");
+      lines[lines.length - 1] += parts[0];
+      lines.push(...parts.slice(1));
+      // The spec reporter lists what failed after this line; before it, only the end is of interest.
+      if (!lines.some((line) => line.includes("failing tests:"))) lines = lines.slice(-repeatedLines);
+    };
+    child.stdout.on("data", (chunk) => collect(process.stdout, chunk));
+    child.stderr.on("data", (chunk) => collect(process.stderr, chunk));
+    const timer = setTimeout(() => {
+      lines.push(`${name} did not end within ${limitMs / minuteMs} minutes`);
+      process.kill(-child.pid, "SIGKILL");
+    }, limitMs);
+    child.on("error", (error) => lines.push(`npm cannot be started: ${error.message}`));
+    child.on("close", (status) => {
+      clearTimeout(timer);
+      const start = lines.findIndex((line) => line.includes("failing tests:"));
+      resolve({ name, passed: status === 0, failures: lines.slice(Math.max(start, 0)).slice(0, repeatedLines) });
+    });
+  });
+}
+
+setUp();
+const failed = [];
+for (const layer of layers) {
+  console.log(`\n=== ${layer.name}`);
+  const startedAt = Date.now();
+  const result = await runLayer(layer);
+  console.log(
+    `=== ${layer.name} ${result.passed ? "passed" : "FAILED"} (${Math.round((Date.now() - startedAt) / 1000)} s)`,
+  );
+  if (!result.passed) failed.push(result);
+}
+for (const { name, failures } of failed) console.log(`\n=== FAILED: ${name}\n${failures.join("\n")}`);
+console.log(
+  failed.length === 0
+    ? "\nAll tests passed."
+    : `\nFAILED: ${failed.map(({ name }) => name).join(", ")} (details above)`,
+);
+process.exitCode = failed.length === 0 ? 0 : 1;

@@ -1,0 +1,212 @@
+/**
+ * The node agent: keeps a session with one of the managers, and the tasks of this node as the managers want them.
+ * Without a manager the tasks go on as they are. It knows managers only through ManagerConnection, and what runs the
+ * tasks only through Executor.
+ *
+ * Invariant: one session at a time; whatever fails in it closes the connection, and after a short, growing, random
+ * delay the next manager is tried.
+ */
+import { Backoff } from "../lib/backoff.ts";
+import { type Clock, sleep } from "../lib/clock.ts";
+import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import type { Random } from "../lib/random.ts";
+import type { NodeDescription } from "../model/types.ts";
+import type { ManagerConnection, ManagerDialer, NodeIdentity, SessionMessage, WeightedPeer } from "../rpc/services.ts";
+import type { Executor } from "./executor/executor.ts";
+import { LogSubscriptions } from "./logs.ts";
+import { ManagerList } from "./managers.ts";
+import { type Certificates, Renewal } from "./renewal.ts";
+import { StatusReporter } from "./reporter.ts";
+import { runSession } from "./session.ts";
+import type { TaskDatabase } from "./task-database.ts";
+import { Worker } from "./worker.ts";
+
+/** Swarmkit's: 100 ms, doubled and more at each failure, at most 8 s. */
+const reconnect = { baseMs: 100, maxMs: 8000 };
+
+export interface AgentOptions {
+  readonly identity: NodeIdentity;
+  readonly dialer: ManagerDialer;
+  /** host:port of managers to begin with; each session brings the whole list. */
+  readonly managers: readonly string[];
+  readonly executor: Executor;
+  readonly taskDatabase: TaskDatabase;
+  readonly certificates: Certificates;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  /** Each message of a manager: the node as it stands there, and the managers, which are to be kept on disk. */
+  readonly onSession?: (message: SessionMessage) => void;
+  /** A new certificate, or a new root: to be kept on disk, and used by whatever else talks to managers. */
+  readonly onIdentity?: (identity: NodeIdentity) => void;
+}
+
+export interface AgentReport {
+  /** Address of the manager that the session is with; undefined while there is none. */
+  readonly manager: string | undefined;
+  readonly managers: readonly WeightedPeer[];
+  /** The node as the managers have it; undefined before the first session. */
+  readonly node: SessionMessage["node"] | undefined;
+  /** Why the last session ended or could not be opened. */
+  readonly lastError: string | undefined;
+  readonly tasks: number;
+  /** Statuses that no manager has accepted yet. */
+  readonly waitingStatuses: number;
+}
+
+export class Agent {
+  readonly #options: AgentOptions;
+  readonly #managers: ManagerList;
+  readonly #reporter: StatusReporter;
+  readonly #worker: Worker;
+  readonly #logs: LogSubscriptions;
+  readonly #renewal: Renewal;
+  readonly #backoff: Backoff;
+  readonly #abort = new AbortController();
+  #identity: NodeIdentity;
+  #description: NodeDescription | undefined;
+  #sessionId = "";
+  #connected: string | undefined;
+  #node: SessionMessage["node"] | undefined;
+  #lastError: string | undefined;
+  #running: Promise<void> | undefined;
+
+  constructor(options: AgentOptions) {
+    const { clock, random, log, executor, taskDatabase: database } = options;
+    this.#options = options;
+    this.#identity = options.identity;
+    this.#managers = new ManagerList(options.managers, random);
+    this.#reporter = new StatusReporter(clock, random, log);
+    this.#worker = new Worker({ executor, database, reporter: this.#reporter, clock, random, log });
+    this.#logs = new LogSubscriptions({ worker: this.#worker, executor, log });
+    this.#renewal = new Renewal({ certificates: options.certificates, clock, random, log });
+    this.#backoff = new Backoff(reconnect, random);
+  }
+
+  /** Takes up the tasks that it knows from before, and begins to look for a manager. */
+  start(): void {
+    if (this.#running) return;
+    this.#worker.start();
+    this.#running = this.#run(this.#abort.signal);
+  }
+
+  /** Ends the session; tasks go on without it. Resolves when nothing is under way any more. */
+  async stop(): Promise<void> {
+    this.#abort.abort(new ShoalError("Canceled", "the agent stops"));
+    await this.#running;
+    await this.#worker.stop();
+  }
+
+  /** Stops, and removes every container of this node and all that is known of its tasks. */
+  async leave(): Promise<void> {
+    await this.stop();
+    await this.#options.executor.removeAll();
+    this.#options.taskDatabase.clear();
+  }
+
+  report(): AgentReport {
+    return {
+      manager: this.#connected,
+      managers: this.#managers.peers,
+      node: this.#node,
+      lastError: this.#lastError,
+      tasks: [...this.#worker.tasks()].length,
+      waitingStatuses: this.#reporter.waiting,
+    };
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const address = this.#managers.pick();
+      try {
+        if (address === undefined) throw new ShoalError("FailedPrecondition", "no manager is known");
+        await this.#session(address, signal);
+        continue; // something about the node is new: at once
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#note(address, error);
+      }
+      await sleep(this.#options.clock, this.#backoff.nextMs(), signal).catch(() => undefined); // ends by the condition
+    }
+  }
+
+  #note(address: string | undefined, error: unknown): void {
+    this.#lastError = messageOf(error);
+    if (address !== undefined) this.#managers.failed(address);
+    this.#options.log.warn("agent: session failed", { manager: address, error: messageOf(error) });
+  }
+
+  async #session(address: string, signal: AbortSignal): Promise<void> {
+    const { clock, dialer, log } = this.#options;
+    const description = await this.#describe();
+    const connection = dialer.dial(address, this.#identity);
+    try {
+      await runSession(
+        {
+          connection,
+          description,
+          sessionId: this.#sessionId,
+          worker: this.#worker,
+          reporter: this.#reporter,
+          logs: this.#logs,
+          clock,
+          log,
+          describe: () => this.#describe(),
+          onMessage: (message) => this.#message(address, message),
+          alongside: (during) => this.#renew(connection, during),
+        },
+        signal,
+      );
+    } catch (error) {
+      // The manager doesn't know this session: the next one begins anew.
+      if (isShoalError(error, "InvalidArgument") || isShoalError(error, "NotFound")) this.#sessionId = "";
+      throw error;
+    } finally {
+      this.#connected = undefined;
+      connection.close();
+    }
+  }
+
+  #message(address: string, message: SessionMessage): void {
+    const { node, rootCA } = message;
+    this.#connected = address;
+    this.#sessionId = message.sessionId;
+    this.#node = node;
+    this.#lastError = undefined;
+    this.#managers.replace(message.managers);
+    this.#managers.worked(address);
+    this.#backoff.reset();
+    if (rootCA && rootCA !== this.#identity.rootCA) this.#setIdentity({ ...this.#identity, rootCA });
+    if (node.Certificate?.State === "rotate" || node.Spec.Role !== this.#identity.role) this.#renewal.hurry();
+    this.#options.onSession?.(message);
+  }
+
+  #setIdentity(identity: NodeIdentity): void {
+    this.#identity = identity;
+    this.#options.onIdentity?.(identity);
+  }
+
+  /** Renews the certificate whenever it is due; resolves when the managers have to be told of the new one. */
+  async #renew(connection: ManagerConnection, signal: AbortSignal): Promise<void> {
+    const { certificates } = this.#options;
+    for (;;) {
+      const before = this.#identity;
+      const renewed = await this.#renewal.next(connection, before, signal);
+      this.#setIdentity(renewed);
+      const known = JSON.stringify(certificates.tlsInfo(before));
+      if (renewed.role !== before.role || JSON.stringify(certificates.tlsInfo(renewed)) !== known) return;
+    }
+  }
+
+  /** The node as it is, or as it was when its Engine could last be asked. */
+  async #describe(): Promise<NodeDescription> {
+    try {
+      this.#description = await this.#options.executor.describe();
+    } catch (error) {
+      if (!this.#description) throw error;
+      this.#options.log.debug("the node can't be described", { error: messageOf(error) });
+    }
+    return { ...this.#description, TLSInfo: this.#options.certificates.tlsInfo(this.#identity) };
+  }
+}

@@ -1,0 +1,235 @@
+/**
+ * Runs tasks as containers of the node's Docker Engine. For a task that simply runs it asks the Engine three things:
+ * create, start, and one inspection; everything else it learns from the events that all tasks share.
+ *
+ * A container belongs to a task by its labels (task id and node id). So a container that is there already is adopted,
+ * whoever made it and whenever; one of another node id (another swarm on the same Engine) is never touched.
+ */
+
+import type { Engine } from "../../engine/engine.ts";
+import { EngineEvents } from "../../engine/events.ts";
+import type { Clock, Timer } from "../../lib/clock.ts";
+import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
+import type { Random } from "../../lib/random.ts";
+import type { AssignedTask, NodeDescription } from "../../model/types.ts";
+import type { LogMessage, LogOptions } from "../../rpc/services.ts";
+import { nodeDescription } from "../description.ts";
+import { DockerContainers } from "./docker-containers.ts";
+import { createBody } from "./docker-create.ts";
+import { DockerImages } from "./docker-images.ts";
+import { nodeIdLabel, taskIdLabel, taskName } from "./docker-labels.ts";
+import { logMessages, unixTime } from "./docker-logs.ts";
+import type { Executor, ExecutorListener, Observation } from "./executor.ts";
+import { Gate } from "./gate.ts";
+
+/** Creates and starts at once: more only makes each of them slower (BENCH-FACTS 2.1: four are as good as fifty). */
+const engineOperations = 4;
+
+/** An Engine that restarts is back within this; only a longer absence is told to the managers. */
+const outageShownAfterMs = 2000;
+
+/** Looks at a container that changed under each look, before that is an error. */
+const inspectTries = 5;
+
+export interface DockerExecutorOptions {
+  readonly engine: Engine;
+  readonly nodeId: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  /** DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1: never pull what is on the node. */
+  readonly preferOfflineImage?: boolean;
+}
+
+export class DockerExecutor implements Executor {
+  readonly #options: DockerExecutorOptions;
+  readonly #containers: DockerContainers;
+  readonly #images: DockerImages;
+  readonly #gate = new Gate(engineOperations);
+  readonly #events: EngineEvents;
+  #listener: ExecutorListener | undefined;
+  #synced = false;
+  #outage: { timer: Timer; shown: boolean; error: unknown } | undefined;
+
+  constructor(options: DockerExecutorOptions) {
+    const { engine, nodeId, clock, random, log } = options;
+    this.#options = options;
+    this.#containers = new DockerContainers(nodeId, (taskId) => this.#listener?.changed(taskId));
+    this.#images = new DockerImages(engine, clock, log, options.preferOfflineImage ?? false);
+    this.#events = new EngineEvents({
+      engine,
+      clock,
+      random,
+      log,
+      filters: {
+        type: ["container"],
+        label: [taskIdLabel],
+        event: ["create", "start", "die", "destroy", "health_status"],
+      },
+      listener: {
+        connected: () => this.#sync(),
+        event: (event) => this.#containers.event(event),
+        lost: (error) => this.#lost(error),
+      },
+    });
+  }
+
+  async describe(): Promise<NodeDescription> {
+    return nodeDescription(await this.#options.engine.info());
+  }
+
+  start(listener: ExecutorListener): void {
+    this.#listener = listener;
+    this.#events.start();
+  }
+
+  async stop(): Promise<void> {
+    this.#outage?.timer.cancel();
+    await this.#events.stop();
+  }
+
+  observe(taskId: string): Observation | undefined {
+    return this.#containers.observe(taskId);
+  }
+
+  taskIds(): readonly string[] {
+    return this.#containers.taskIds();
+  }
+
+  async prepare(task: AssignedTask, signal: AbortSignal, progress: (text: string) => void): Promise<void> {
+    const body = createBody(task);
+    const image = body.Image ?? "";
+    progress(`pulling image ${image}`);
+    await this.#images.ensure(image, task.RegistryAuth, signal);
+    progress("waiting for the Docker Engine to create the container");
+    const name = taskName(task);
+    const { engine } = this.#options;
+    try {
+      const id = await this.#gate.run(signal, () => engine.createContainer(name, body));
+      this.#containers.created(task.ID, id);
+    } catch (error) {
+      if (!isShoalError(error, "AlreadyExists")) throw error;
+      await this.#adopt(task.ID, name, error);
+    }
+  }
+
+  /** The container that has the name: ours when its labels say so (a create whose answer was lost). */
+  async #adopt(taskId: string, name: string, conflict: ShoalError): Promise<void> {
+    const mark = this.#containers.mark();
+    const found = await this.#options.engine.inspectContainer(name);
+    const labels = found.Config?.Labels ?? {};
+    if (labels[taskIdLabel] !== taskId || labels[nodeIdLabel] !== this.#options.nodeId) throw conflict;
+    this.#containers.inspected(taskId, found, mark);
+  }
+
+  async run(task: AssignedTask, signal: AbortSignal): Promise<void> {
+    const id = this.#containers.containerId(task.ID);
+    if (!id) throw new ShoalError("NotFound", `No such container: ${taskName(task)}`);
+    await this.#gate.run(signal, () => this.#options.engine.startContainer(id));
+    this.#containers.started(task.ID, id);
+  }
+
+  async inspect(taskId: string): Promise<void> {
+    for (let tries = 0; tries < inspectTries; tries++) {
+      const id = this.#containers.containerId(taskId);
+      if (!id) return;
+      const mark = this.#containers.mark();
+      try {
+        const detail = await this.#options.engine.inspectContainer(id);
+        if (this.#containers.inspected(taskId, detail, mark)) return;
+      } catch (error) {
+        if (!isShoalError(error, "NotFound")) throw error;
+        this.#containers.vanished(taskId);
+      }
+    }
+    throw new ShoalError("Unavailable", "the container changes faster than it can be looked at");
+  }
+
+  async halt(taskId: string, graceNanoseconds: number | undefined): Promise<void> {
+    const id = this.#containers.containerId(taskId);
+    if (!id) return;
+    const graceSeconds = graceNanoseconds === undefined ? undefined : Math.ceil(graceNanoseconds / 1e9);
+    try {
+      await this.#options.engine.stopContainer(id, graceSeconds);
+      this.#containers.stopped(taskId, id);
+    } catch (error) {
+      if (!isShoalError(error, "NotFound")) throw error;
+      this.#containers.vanished(taskId);
+    }
+  }
+
+  async remove(taskId: string): Promise<void> {
+    const id = this.#containers.containerId(taskId);
+    if (id) await this.#removeContainer(id);
+    this.#containers.removed(taskId);
+  }
+
+  async removeAll(): Promise<void> {
+    const { engine, nodeId } = this.#options;
+    const list = await engine.listContainers([taskIdLabel, `${nodeIdLabel}=${nodeId}`]);
+    const ends = await Promise.allSettled(list.map(({ Id = "" }) => this.#removeContainer(Id)));
+    const failed = ends.find((end) => end.status === "rejected");
+    if (failed) throw failed.reason;
+  }
+
+  async #removeContainer(id: string): Promise<void> {
+    try {
+      await this.#options.engine.removeContainer(id);
+    } catch (error) {
+      if (!isShoalError(error, "NotFound")) throw error; // gone is what was wanted
+    }
+  }
+
+  async *logs(task: AssignedTask, options: LogOptions, signal: AbortSignal): AsyncGenerator<readonly LogMessage[]> {
+    const id = this.#containers.containerId(task.ID);
+    if (!id) return;
+    const request = {
+      stdout: options.streams.includes("stdout"),
+      stderr: options.streams.includes("stderr"),
+      follow: options.follow,
+      tail: options.tail,
+      since: unixTime(options.since),
+    };
+    const chunks = this.#options.engine.containerLogs(id, request, signal);
+    const context = { serviceId: task.ServiceID, nodeId: this.#options.nodeId, taskId: task.ID };
+    yield* logMessages(chunks, task.Spec.ContainerSpec?.TTY ?? false, context);
+  }
+
+  async #sync(): Promise<void> {
+    const { engine, nodeId } = this.#options;
+    const mark = this.#containers.mark();
+    const list = await engine.listContainers([taskIdLabel, `${nodeIdLabel}=${nodeId}`]);
+    const first = !this.#synced;
+    const touched = this.#containers.listed(list, mark);
+    this.#synced = true;
+    this.#recovered();
+    if (first) this.#listener?.ready();
+    else for (const taskId of touched) this.#listener?.changed(taskId);
+  }
+
+  #lost(error: unknown): void {
+    this.#containers.lost();
+    if (this.#outage) {
+      this.#outage.error = error;
+      return;
+    }
+    const timer = this.#options.clock.after(outageShownAfterMs, () => {
+      const outage = this.#outage;
+      if (!outage) return;
+      outage.shown = true;
+      this.#options.log.warn("the Docker Engine can't be reached", { error: messageOf(outage.error) });
+      this.#listener?.problem(messageOf(outage.error));
+    });
+    this.#outage = { timer, shown: false, error };
+  }
+
+  #recovered(): void {
+    const outage = this.#outage;
+    this.#outage = undefined;
+    outage?.timer.cancel();
+    if (!outage?.shown) return;
+    this.#options.log.info("the Docker Engine is back");
+    this.#listener?.problem(undefined);
+  }
+}

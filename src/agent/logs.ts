@@ -1,0 +1,159 @@
+/**
+ * Service logs, this node's part: for each subscription of a manager, the logs of the matching tasks, in one
+ * PublishLogs stream. A following subscription takes in tasks that start later, and ends when the manager closes it
+ * (or the session ends).
+ *
+ * Invariant: no line is published twice under one subscription id, also when the manager hands the subscription out
+ * again to a new session: each task's log is resumed after the last line that was taken by the stream before.
+ */
+import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import type { LogOptions, LogSubscription, ManagerConnection } from "../rpc/services.ts";
+import type { Executor } from "./executor/executor.ts";
+import { LogChannel } from "./log-channel.ts";
+import type { TaskRunner } from "./task.ts";
+import type { Worker } from "./worker.ts";
+
+/** Subscriptions whose place in the logs is remembered over a reconnect; one is one `docker service logs -f`. */
+const rememberedSubscriptions = 100;
+
+/** Task id to the time of the last line that was published of it. */
+type Positions = Map<string, string>;
+
+export interface LogSubscriptionsOptions {
+  readonly worker: Worker;
+  readonly executor: Executor;
+  readonly log: Logger;
+}
+
+export class LogSubscriptions {
+  readonly #options: LogSubscriptionsOptions;
+  readonly #positions = new Map<string, Positions>();
+
+  constructor(options: LogSubscriptionsOptions) {
+    this.#options = options;
+  }
+
+  /** Serves the subscriptions of one connection until its stream ends; what it throws is the stream's failure. */
+  async serve(connection: ManagerConnection, signal: AbortSignal): Promise<void> {
+    const end = new AbortController();
+    const running = new Map<string, AbortController>();
+    try {
+      for await (const subscription of connection.listenSubscriptions(signal)) {
+        const { id } = subscription;
+        if (subscription.close) {
+          running.get(id)?.abort(new ShoalError("Canceled", "the subscription was closed"));
+          this.#positions.delete(id);
+        } else if (!running.has(id)) {
+          const closed = new AbortController();
+          running.set(id, closed);
+          const session = AbortSignal.any([signal, end.signal]);
+          void this.#publish(connection, subscription, session, closed).finally(() => running.delete(id));
+        }
+      }
+    } finally {
+      end.abort(new ShoalError("Canceled", "the session has ended"));
+    }
+  }
+
+  /** Never rejects: a subscription that fails is the reader's loss, not the session's. */
+  async #publish(
+    connection: ManagerConnection,
+    subscription: LogSubscription,
+    session: AbortSignal,
+    closed: AbortController,
+  ): Promise<void> {
+    const lifetime = AbortSignal.any([session, closed.signal]);
+    const channel = new LogChannel(lifetime);
+    const reading = this.#readAll(subscription, channel, lifetime)
+      .catch((error) => this.#note("reading logs failed", subscription, error))
+      .finally(() => channel.close());
+    try {
+      // With the session's signal alone: a closed subscription ends by the proper end of its stream.
+      await connection.publishLogs(subscription.id, channel, session);
+    } catch (error) {
+      this.#note("publishing logs failed", subscription, error);
+    } finally {
+      closed.abort(new ShoalError("Canceled", "nobody reads these logs any more"));
+      await reading;
+    }
+  }
+
+  #note(text: string, { id }: LogSubscription, error: unknown): void {
+    if (!isShoalError(error, "Canceled")) this.#options.log.debug(text, { subscription: id, error: messageOf(error) });
+  }
+
+  async #readAll(subscription: LogSubscription, channel: LogChannel, signal: AbortSignal): Promise<void> {
+    const { worker } = this.#options;
+    const positions = this.#positionsOf(subscription.id);
+    const reading = new Map<string, Promise<void>>();
+    const consider = (runner: TaskRunner | undefined) => {
+      if (!runner || reading.has(runner.taskId) || !matches(subscription, runner) || !readable(runner)) return;
+      reading.set(runner.taskId, this.#read(runner, subscription.options, positions, channel, signal));
+    };
+    // Watched before they are looked at, so that none falls in between.
+    const unwatch = subscription.options.follow ? worker.watch((taskId) => consider(worker.task(taskId))) : undefined;
+    try {
+      for (const runner of worker.tasks()) consider(runner);
+      if (subscription.options.follow) await aborted(signal);
+      await Promise.all(reading.values());
+    } finally {
+      unwatch?.();
+    }
+  }
+
+  /** Never rejects: a log that can't be read (its driver doesn't keep one) leaves the others alone. */
+  async #read(
+    runner: TaskRunner,
+    options: LogOptions,
+    positions: Positions,
+    channel: LogChannel,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { task, taskId, observed } = runner;
+    if (!task) return;
+    const from = positions.get(taskId);
+    const follow = options.follow && observed?.kind === "running";
+    const request = from === undefined ? { ...options, follow } : { ...options, follow, since: from, tail: undefined };
+    try {
+      for await (const batch of this.#options.executor.logs(task, request, signal)) {
+        const fresh = from === undefined ? batch : batch.filter(({ timestamp }) => timestamp > from);
+        if (fresh.length === 0) continue;
+        await channel.push(fresh);
+        positions.set(taskId, fresh.at(-1)?.timestamp ?? "");
+      }
+    } catch (error) {
+      if (isShoalError(error, "Canceled") || signal.aborted) return;
+      this.#options.log.warn("reading a task's log failed", { task: taskId, error: messageOf(error) });
+    }
+  }
+
+  #positionsOf(subscriptionId: string): Positions {
+    const positions = this.#positions.get(subscriptionId) ?? new Map<string, string>();
+    this.#positions.delete(subscriptionId); // so that the one in use is the newest
+    this.#positions.set(subscriptionId, positions);
+    const oldest = this.#positions.keys().next().value;
+    if (this.#positions.size > rememberedSubscriptions && oldest !== undefined) this.#positions.delete(oldest);
+    return positions;
+  }
+}
+
+function matches({ selector }: LogSubscription, { taskId, task }: TaskRunner): boolean {
+  return (
+    selector.taskIds.includes(taskId) ||
+    selector.serviceIds.includes(task?.ServiceID ?? "") ||
+    selector.nodeIds.includes(task?.NodeID ?? "")
+  );
+}
+
+/** It has, or had, something that writes a log. */
+function readable({ observed }: TaskRunner): boolean {
+  return observed?.kind === "running" || observed?.kind === "exited";
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}

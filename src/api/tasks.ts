@@ -1,0 +1,193 @@
+/**
+ * `/tasks`: the tasks of all services, those in history included, each with the spec that it was made from. Read only.
+ *
+ * A task whose spec is gone (its service was removed, and the reaper is about to take the task) is not shown: clients
+ * follow `Spec.ContainerSpec` without looking.
+ */
+import { compareSpecs, type SpecDifference } from "../manager/orchestrator/spec-difference.ts";
+import { matchesNode, parseConstraints } from "../manager/scheduler/constraint.ts";
+import { joinTask } from "../model/join.ts";
+import { taskStates } from "../model/state.ts";
+import type { AssignedTask, AttachedNetwork, ServiceSpec, Task, TaskStatus } from "../model/types.ts";
+import type { View } from "../store/store.ts";
+import type { ApiAnswer, ApiContext, ApiRequest, Route } from "./context.ts";
+import { json } from "./context.ts";
+import { badRequest, notFound } from "./errors.ts";
+import { type Filters, parseFilters } from "./filters.ts";
+import { lookupNode, lookupService, lookupTask } from "./lookup.ts";
+import { currentView } from "./membership.ts";
+
+const acceptedFilters = ["name", "id", "label", "service", "node", "desired-state", "_up-to-date", "runtime"];
+
+export function taskRoutes(context: ApiContext): Route[] {
+  return [
+    { method: "GET", path: "/tasks", handle: (request) => listTasks(context, request) },
+    { method: "GET", path: "/tasks/:id", handle: (request) => inspectTask(context, request) },
+  ];
+}
+
+async function inspectTask({ node }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
+  const view = await currentView(node);
+  const name = request.params.id ?? "";
+  const joined = joinTask(lookupTask(view, name), view);
+  if (!joined) throw notFound("task", name);
+  return json(200, taskJson(joined));
+}
+
+async function listTasks({ node }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
+  const filters = parseFilters(request.query.get("filters"), acceptedFilters);
+  const view = await currentView(node);
+  const selection = new Selection(view, filters);
+  const tasks: object[] = [];
+  for (const task of selection.candidates()) {
+    if (!selection.matches(task)) continue;
+    const joined = joinTask(task, view);
+    if (joined && selection.matchesJoined(joined)) tasks.push(taskJson(joined));
+  }
+  return json(200, tasks);
+}
+
+/** The filters of one request, with names made into ids. */
+class Selection {
+  readonly #view: View;
+  readonly #filters: Filters;
+  readonly #services: ReadonlySet<string>;
+  readonly #nodes: ReadonlySet<string>;
+  readonly #desiredStates: ReadonlySet<string>;
+  readonly #freshness: Freshness | undefined;
+
+  constructor(view: View, filters: Filters) {
+    this.#view = view;
+    this.#filters = filters;
+    this.#services = new Set(filters.values("service").map((name) => lookupService(view, name).ID));
+    this.#nodes = new Set(filters.values("node").map((name) => lookupNode(view, name).ID));
+    this.#desiredStates = new Set(filters.values("desired-state").filter(Boolean).map(stateNamed));
+    this.#freshness = filters.has("_up-to-date") ? new Freshness(view) : undefined;
+  }
+
+  /** As few tasks as an index gives. */
+  *candidates(): Iterable<Task> {
+    if (this.#services.size > 0) {
+      for (const id of this.#services) yield* this.#view.tasksOfService(id);
+    } else if (this.#nodes.size > 0) {
+      for (const id of this.#nodes) yield* this.#view.tasksOfNode(id);
+    } else yield* this.#view.all("tasks");
+  }
+
+  matches(task: Task): boolean {
+    return (
+      (this.#services.size === 0 || this.#services.has(task.ServiceID)) &&
+      (this.#nodes.size === 0 || this.#nodes.has(task.NodeID)) &&
+      (this.#desiredStates.size === 0 || this.#desiredStates.has(task.DesiredState)) &&
+      this.#filters.matchesPrefix("id", task.ID) &&
+      this.#filters.matches("runtime", "container") &&
+      (this.#freshness === undefined || this.#freshness.isUpToDate(task))
+    );
+  }
+
+  matchesJoined(task: AssignedTask): boolean {
+    return (
+      this.#filters.matchesLabels("label", task.ServiceAnnotations.Labels) &&
+      (!this.#filters.has("name") || this.#filters.matchesPrefix("name", containerName(task)))
+    );
+  }
+}
+
+function containerName(task: AssignedTask): string {
+  return `${task.ServiceAnnotations.Name}.${task.Slot || task.NodeID}.${task.ID}`;
+}
+
+function stateNamed(text: string): string {
+  const state = text.toLowerCase();
+  if (!Object.hasOwn(taskStates, state)) throw badRequest(`Invalid desired-state filter: '${text}'`);
+  return state;
+}
+
+/**
+ * `_up-to-date`: whether a task is what its service asks for now, by the same comparison that the updater goes by
+ * (the CLI's progress bars wait for exactly those). Each old revision is compared once per request.
+ */
+class Freshness {
+  readonly #view: View;
+  readonly #differences = new Map<string, SpecDifference>();
+
+  constructor(view: View) {
+    this.#view = view;
+  }
+
+  isUpToDate(task: Task): boolean {
+    const service = this.#view.service(task.ServiceID);
+    if (!service) return false;
+    if (service.SpecVersion.Index === task.SpecVersion.Index) return true;
+    const old = this.#view.spec(task.ServiceID, task.SpecVersion.Index);
+    if (!old) return false;
+    const current = this.#view.specOf(service);
+    let difference = this.#differences.get(old.ID);
+    if (!difference) this.#differences.set(old.ID, (difference = compareSpecs(old.Spec, current.Spec)));
+    if (difference !== "constraints") return difference === "none";
+    return this.#isAllowed(task.NodeID, current.Spec);
+  }
+
+  #isAllowed(nodeId: string, spec: ServiceSpec): boolean {
+    const node = this.#view.get("nodes", nodeId);
+    return node !== undefined && matchesNode(parseConstraints(spec.TaskTemplate?.Placement?.Constraints ?? []), node);
+  }
+}
+
+/** A task as the API shows it, members in the Engine's order. */
+function taskJson(task: AssignedTask): object {
+  return {
+    ID: task.ID,
+    Version: task.Version,
+    CreatedAt: task.CreatedAt,
+    UpdatedAt: task.UpdatedAt,
+    Labels: {},
+    Spec: task.Spec,
+    ServiceID: task.ServiceID,
+    ...(task.Slot !== 0 && { Slot: task.Slot }),
+    ...(task.NodeID !== "" && { NodeID: task.NodeID }),
+    Status: statusJson(task.Status),
+    DesiredState: task.DesiredState,
+    ...(task.Networks.length > 0 && { NetworksAttachments: task.Networks.map(attachmentJson) }),
+    ...(task.AssignedGenericResources?.length && { GenericResources: task.AssignedGenericResources }),
+    ...(task.JobIteration && { JobIteration: task.JobIteration }),
+  };
+}
+
+function statusJson(status: TaskStatus): object {
+  const { ContainerStatus: container } = status;
+  return {
+    Timestamp: status.Timestamp,
+    State: status.State,
+    ...(status.Message && { Message: status.Message }),
+    ...(status.Err && { Err: status.Err }),
+    ...(container && {
+      ContainerStatus: {
+        ContainerID: container.ContainerID ?? "",
+        PID: container.PID ?? 0,
+        ExitCode: container.ExitCode ?? 0,
+      },
+    }),
+    PortStatus: status.PortStatus ?? {},
+  };
+}
+
+function attachmentJson({ Network: network, Addresses: addresses }: AttachedNetwork): object {
+  return {
+    Network: {
+      ID: network.ID,
+      Version: network.Version,
+      CreatedAt: network.CreatedAt,
+      UpdatedAt: network.UpdatedAt,
+      Spec: {
+        Name: network.Name,
+        Labels: network.Labels,
+        DriverConfiguration: { Name: network.Driver },
+        Scope: "swarm",
+      },
+      DriverState: { Name: network.Driver },
+      IPAMOptions: { Driver: {} },
+    },
+    ...(addresses.length > 0 && { Addresses: addresses }),
+  };
+}

@@ -1,0 +1,64 @@
+/** What the Engine checks of a `swarm init` before it starts anything: names, port, address pools. Its texts. */
+import { isIP } from "node:net";
+import { clusterName } from "../model/cluster.ts";
+import type { SwarmInitRequest } from "../model/types.ts";
+import { badRequest } from "./errors.ts";
+
+const lowestDataPathPort = 1024;
+const highestDataPathPort = 49151;
+const defaultSubnetSize = 24;
+/** 8 addresses: fewer would not do for the addresses that a network needs for itself. */
+const longestSubnetSize = 29;
+
+/** Throws 400. Listen and advertise addresses are the node's to judge: only it knows the machine's. */
+export function validateInit(request: SwarmInitRequest & { Availability?: string }): void {
+  const { Spec, DataPathPort = 0, DefaultAddrPool = [], SubnetSize = 0, Availability = "" } = request;
+  if (Spec?.Name && Spec.Name !== clusterName) throw badRequest(`swarm spec must be named "${clusterName}"`);
+  if (!["", "active", "pause", "drain"].includes(Availability)) {
+    throw badRequest(`invalid Availability: ${JSON.stringify(Availability)}`);
+  }
+  if (DataPathPort !== 0 && (DataPathPort < lowestDataPathPort || DataPathPort > highestDataPathPort)) {
+    throw badRequest(
+      `Datapath port number is not in valid range (${lowestDataPathPort}-${highestDataPathPort}) : ${DataPathPort}`,
+    );
+  }
+  if (DefaultAddrPool.length > 0) validatePools(DefaultAddrPool, SubnetSize || defaultSubnetSize);
+}
+
+function validatePools(pools: readonly string[], subnetSize: number): void {
+  if (subnetSize > longestSubnetSize) throw badRequest(`subnet size is out of range: ${subnetSize}`);
+  const ranges = pools.map((pool) => {
+    const range = parseCidr(pool);
+    if (!range) throw badRequest(`invalid base pool ${pool}: invalid CIDR address: ${pool}`);
+    if (subnetSize < range.length) {
+      throw badRequest(`invalid CIDR: ${JSON.stringify(pool)}. Subnet size is too small for pool: ${subnetSize}`);
+    }
+    return { pool, ...range };
+  });
+  for (const [at, one] of ranges.entries()) {
+    for (const other of ranges.slice(at + 1)) {
+      if (overlap(one, other)) throw badRequest(`Pool overlap: ${one.pool} and ${other.pool}`);
+    }
+  }
+}
+
+interface Range {
+  readonly length: number;
+  /** The network's address as a number; its host bits are zero. */
+  readonly network: number;
+}
+
+/** An IPv4 network (`10.0.0.0/8`); undefined for anything else. */
+function parseCidr(text: string): Range | undefined {
+  const [address = "", lengthText = "", more] = text.split("/");
+  const length = Number(lengthText);
+  if (more !== undefined || isIP(address) !== 4 || !/^\d{1,2}$/.test(lengthText) || length > 32) return undefined;
+  const number = address.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+  const size = 2 ** (32 - length);
+  return { length, network: Math.floor(number / size) * size };
+}
+
+function overlap(one: Range, other: Range): boolean {
+  const size = 2 ** (32 - Math.min(one.length, other.length));
+  return Math.floor(one.network / size) === Math.floor(other.network / size);
+}

@@ -1,0 +1,85 @@
+/**
+ * `shoal playground`: a cluster on this machine, from the shell. What it does is in `playground/`. Failures are
+ * ShoalErrors, for `main` to print.
+ */
+import { ShoalError } from "../lib/errors.ts";
+import { Playground, type PlaygroundNode } from "../playground/playground.ts";
+import { ensureSampleImage, ensureSampleService, sampleImage, samplePort } from "../playground/sample.ts";
+
+export interface UpCommandOptions {
+  readonly nodes: number;
+  readonly managers: number;
+  /** False leaves the nodes without a swarm. */
+  readonly swarm?: boolean;
+  /** Deploys the sample service, and says how to go on. */
+  readonly sample?: boolean;
+}
+
+/** Starts the nodes and makes them a swarm; what is up already stays. */
+export async function up(options: UpCommandOptions): Promise<void> {
+  const { nodes, managers, swarm = true, sample = false } = options;
+  if (sample && !swarm) throw new ShoalError("InvalidArgument", "--sample needs a swarm: leave --no-swarm away");
+  const playground = new Playground();
+  await playground.up({ nodes, managers });
+  if (swarm) await playground.formSwarm();
+  if (sample) await deploySample(playground);
+  else print(table(await playground.list()));
+}
+
+export async function ls(options: { readonly format: "table" | "json" }): Promise<void> {
+  const nodes = await new Playground().list();
+  print(options.format === "json" ? JSON.stringify(nodes, null, 2) : table(nodes));
+}
+
+/** Removes the nodes with everything on them. */
+export function down(): Promise<void> {
+  return new Playground().down();
+}
+
+/** Ends a node as if its power were cut. */
+export function kill(node: string): Promise<void> {
+  return new Playground().kill(node);
+}
+
+/** Starts a node, or whatever of it does not run. */
+export function start(node: string): Promise<void> {
+  return new Playground().start(node);
+}
+
+/** Cuts a node off the others and off this machine. */
+export function partition(node: string): Promise<void> {
+  return new Playground().partition(node);
+}
+
+export function heal(node: string): Promise<void> {
+  return new Playground().heal(node);
+}
+
+async function deploySample(playground: Playground): Promise<void> {
+  const node = playground.layout.node(1);
+  for (const each of await playground.list()) await ensureSampleImage(each.engineSocket);
+  await ensureSampleService(node);
+  print(`The service "hello" answers: http://${node.address}:${samplePort}/ (image ${sampleImage})
+
+Point docker at the swarm:
+  export DOCKER_HOST=unix://${node.socket}
+  docker service ls`);
+}
+
+function table(nodes: readonly PlaygroundNode[]): string {
+  const rows = [["NAME", "ADDRESS", "ROLE", "STATE", "SOCKET"]];
+  for (const { name, address, role, state, socket } of nodes) rows.push([name, address, role, state, socket]);
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join("   ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}

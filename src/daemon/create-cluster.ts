@@ -1,0 +1,75 @@
+/** `swarm init`: a new cluster's root, tokens, data key, first node and store, on the disk of its first manager. */
+import { mkdir } from "node:fs/promises";
+import type { IdentityFiles } from "../ca/identity-files.ts";
+import { newCertificateRequest } from "../ca/request.ts";
+import { newRoot, RootAuthority } from "../ca/root.ts";
+import { newJoinToken } from "../ca/tokens.ts";
+import type { Clock } from "../lib/clock.ts";
+import { newId } from "../lib/ids.ts";
+import type { Random } from "../lib/random.ts";
+import { newCluster } from "../model/cluster.ts";
+import { predefinedNetworks } from "../model/networks.ts";
+import type { SwarmInitRequest } from "../model/types.ts";
+import type { NodeIdentity } from "../rpc/services.ts";
+import { dataKeyBytes } from "../store/encryption.ts";
+import { saveDataKey } from "./data-key.ts";
+import { dataKeyPath, openStore } from "./open-store.ts";
+import type { NodeState } from "./state-file.ts";
+import { swarmDirectory } from "./state-file.ts";
+
+export interface CreateClusterOptions {
+  readonly dataDirectory: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly request: SwarmInitRequest;
+  /** host:port */
+  readonly listenAddress: string;
+  /** host:port */
+  readonly advertiseAddress: string;
+  readonly identityFiles: IdentityFiles;
+}
+
+/** Writes everything but `state.json`, which makes it count. */
+export async function createCluster(options: CreateClusterOptions): Promise<{ state: NodeState; identity: NodeIdentity }> {
+  const { dataDirectory, clock, random, request, listenAddress, advertiseAddress } = options;
+  const clusterId = newId(random);
+  const nodeId = newId(random);
+  const root = await newRoot(clock.now());
+  const cluster = newCluster(clusterId, request, {
+    Certificate: root.certificate,
+    Key: root.key,
+    JoinTokens: { Worker: newJoinToken(root.certificate, random), Manager: newJoinToken(root.certificate, random) },
+  });
+
+  const { csr, key } = await newCertificateRequest();
+  const authority = await RootAuthority.open(root);
+  const expiryNanoseconds = cluster.Spec.CAConfig?.NodeCertExpiry;
+  const chain = await authority.issue({ csr, nodeId, role: "manager", clusterId, expiryNanoseconds, now: clock.now() });
+  const identity: NodeIdentity = { nodeId, clusterId, role: "manager", chain, key, rootCA: root.certificate };
+  await options.identityFiles.save(identity);
+
+  await mkdir(swarmDirectory(dataDirectory), { recursive: true, mode: 0o700 });
+  await saveDataKey(dataKeyPath(dataDirectory), random.bytes(dataKeyBytes));
+  const store = await openStore(dataDirectory, clock, random);
+  try {
+    await store.update((tx) => {
+      tx.create("cluster", cluster);
+      tx.create("nodes", {
+        ID: nodeId,
+        Spec: { Labels: {}, Role: "manager", Availability: request.Availability || "active" },
+        Status: { State: "unknown" },
+        Role: "manager",
+        ManagerStatus: { Leader: true, Reachability: "reachable", Addr: advertiseAddress },
+        Certificate: { State: "issued", Role: "manager", CSR: csr, Certificate: chain },
+      });
+      for (const network of predefinedNetworks(() => newId(random))) tx.create("networks", network);
+    });
+  } finally {
+    await store.close();
+  }
+  const managers = [{ nodeId, address: advertiseAddress }];
+  return {
+    state: { version: 1, nodeId, clusterId, role: "manager", listenAddress, advertiseAddress, managers },
+    identity,
+  };
+}

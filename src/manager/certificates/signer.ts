@@ -1,0 +1,136 @@
+/**
+ * The loop that signs what nodes have asked for; it runs on the leader. Level-triggered: what is `pending` or `renew`
+ * in the store gets signed, whoever asked and whichever manager had begun, so a request survives a crash between.
+ * A certificate is stored only beside the request that it was made for: a node that asked again meanwhile gets the
+ * certificate of its newer key.
+ */
+import { RootAuthority } from "../../ca/root.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
+import { Loop, type LoopReport, type RunResult } from "../../lib/loop.ts";
+import type { Random } from "../../lib/random.ts";
+import type { Cluster, Node, NodeCertificate } from "../../model/types.ts";
+import type { Store } from "../../store/store.ts";
+import { awaitsSigning } from "./service.ts";
+
+export interface SignerOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+/** A signature takes about 3 ms: bounds how long the first node of a rush waits for the last one's. */
+const signaturesPerRun = 32;
+/** Wake-ups come from the store's watch; the look at everything only mends what that has missed. */
+const resyncMs = 60_000;
+
+export class CertificateSigner {
+  readonly #options: SignerOptions;
+  readonly #loop: Loop;
+  #unwatch: (() => void) | undefined;
+  /** The authority of the current root, opened once. */
+  #authority: { readonly root: string; readonly opened: Promise<RootAuthority> } | undefined;
+
+  constructor(options: SignerOptions) {
+    this.#options = options;
+    this.#loop = new Loop({
+      name: "certificates",
+      clock: options.clock,
+      random: options.random,
+      log: options.log,
+      run: (keys) => this.#sign([...keys]),
+      allKeys: () => this.#waiting(),
+      resyncMs,
+    });
+  }
+
+  start(): void {
+    this.#unwatch ??= this.#options.store.watch(({ changes }) => {
+      for (const change of changes) {
+        if (change.table === "nodes" && awaitsSigning(change.after?.Certificate?.State)) this.#loop.wake(change.id);
+      }
+    });
+    this.#loop.start();
+  }
+
+  async stop(): Promise<void> {
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    await this.#loop.stop();
+  }
+
+  report(): LoopReport {
+    return this.#loop.report();
+  }
+
+  *#waiting(): Iterable<string> {
+    for (const node of this.#options.store.view.all("nodes")) {
+      if (awaitsSigning(node.Certificate?.State)) yield node.ID;
+    }
+  }
+
+  async #sign(ids: readonly string[]): Promise<RunResult> {
+    const { store } = this.#options;
+    const cluster = store.view.cluster();
+    if (!cluster) return { changes: 0 };
+    const signed = new Map<string, NodeCertificate>();
+    for (const id of ids.slice(0, signaturesPerRun)) {
+      const node = store.view.get("nodes", id);
+      if (node && awaitsSigning(node.Certificate?.State)) signed.set(id, await this.#certificateFor(node, cluster));
+    }
+    const changes =
+      signed.size === 0
+        ? 0
+        : await store.update((tx) => {
+            let written = 0;
+            for (const [id, certificate] of signed) {
+              const node = tx.get("nodes", id);
+              if (!node || !awaitsSigning(node.Certificate?.State) || node.Certificate?.CSR !== certificate.CSR)
+                continue;
+              tx.put("nodes", { ...node, Certificate: certificate });
+              written++;
+            }
+            return written;
+          });
+    return { changes, again: ids.slice(signaturesPerRun) };
+  }
+
+  /** Issued, or failed with the reason. */
+  async #certificateFor(node: Node, cluster: Cluster): Promise<NodeCertificate> {
+    const { log, clock } = this.#options;
+    const csr = node.Certificate?.CSR ?? "";
+    try {
+      const authority = await this.#authorityOf(cluster);
+      const chain = await authority.issue({
+        csr,
+        nodeId: node.ID,
+        role: node.Role,
+        clusterId: cluster.ID,
+        expiryNanoseconds: cluster.Spec.CAConfig?.NodeCertExpiry,
+        now: clock.now(),
+      });
+      log.info("certificate issued", { "node.id": node.ID, "node.role": node.Role });
+      return { State: "issued", Role: node.Role, CSR: csr, Certificate: chain };
+    } catch (error) {
+      // Only what is the request's fault is final; with anything else the loop tries again.
+      if (!isShoalError(error, "InvalidArgument")) throw error;
+      log.warn("certificate refused", { "node.id": node.ID, error: messageOf(error) });
+      return { State: "failed", Role: node.Role, CSR: csr, Certificate: "", Err: messageOf(error) };
+    }
+  }
+
+  async #authorityOf(cluster: Cluster): Promise<RootAuthority> {
+    const { Certificate: certificate, Key: key } = cluster.RootCA;
+    if (this.#authority?.root !== certificate) {
+      this.#authority = { root: certificate, opened: RootAuthority.open({ certificate, key }) };
+    }
+    try {
+      return await this.#authority.opened;
+    } catch (cause) {
+      this.#authority = undefined;
+      throw new ShoalError("Internal", "the cluster's root certificate or its key can't be read", { cause });
+    }
+  }
+}

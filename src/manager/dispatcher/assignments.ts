@@ -1,0 +1,98 @@
+/**
+ * One node's assignments as a chain of messages: first the complete set, then what changed. Each message says which
+ * one it applies to, so an agent that missed one notices.
+ *
+ * The invariant: after applying a message the agent has exactly the tasks of its node that were assigned when the
+ * message was taken. A complete set is destructive (the agent removes every task that is not in it), so it is only
+ * made from a store that has been loaded.
+ *
+ * Swarm gathers changes for 100 ms; here a change is on its way in the turn of its commit, and what happens while a
+ * message is being written goes into the next one.
+ */
+import { joinTask } from "../../model/join.ts";
+import { rank } from "../../model/state.ts";
+import type { Task } from "../../model/types.ts";
+import type { AssignmentChange, AssignmentsMessage } from "../../rpc/services.ts";
+import type { View } from "../../store/store.ts";
+import { sameMembers } from "./same.ts";
+import type { Source } from "./stream.ts";
+
+/** Swarm's number; it bounds how long an agent's first change waits for the last one of a large update. */
+const changesPerMessage = 100;
+
+/** What the agent itself reports, and what only managers look at: no reason to send a task again. */
+const notForAgents: ReadonlySet<string> = new Set(["Status", "Version", "UpdatedAt", "StartAfter"]);
+
+function assignedTo(task: Task | undefined, nodeId: string): task is Task {
+  return task !== undefined && task.NodeID === nodeId && rank(task.Status.State) >= rank("assigned");
+}
+
+/** Whether an agent on `nodeId` has to hear of the change of a task from `before` to `after`. */
+export function concernsNode(nodeId: string, before: Task | undefined, after: Task | undefined): boolean {
+  if (assignedTo(before, nodeId) !== assignedTo(after, nodeId)) return true;
+  return assignedTo(before, nodeId) && assignedTo(after, nodeId) && !sameMembers(before, after, notForAgents);
+}
+
+export class AssignmentSource implements Source<AssignmentsMessage> {
+  readonly #view: View;
+  readonly #nodeId: string;
+  /** Tasks that the agent has. */
+  readonly #sent = new Set<string>();
+  /** Tasks to look at again. */
+  readonly #touched = new Set<string>();
+  #sequence = 0;
+
+  constructor(view: View, nodeId: string) {
+    this.#view = view;
+    this.#nodeId = nodeId;
+  }
+
+  /** The task may have changed for the agent. */
+  touch(taskId: string): void {
+    this.#touched.add(taskId);
+  }
+
+  /** Something that tasks are joined with has changed. */
+  touchAll(): void {
+    for (const id of this.#sent) this.#touched.add(id);
+  }
+
+  take(): AssignmentsMessage | undefined {
+    if (this.#sequence === 0) return this.#takeComplete();
+    const changes: AssignmentChange[] = [];
+    for (const id of this.#touched) {
+      if (changes.length === changesPerMessage) break;
+      this.#touched.delete(id);
+      const change = this.#changeOf(id);
+      if (change) changes.push(change);
+    }
+    return changes.length > 0 ? this.#message("incremental", changes) : undefined;
+  }
+
+  #takeComplete(): AssignmentsMessage {
+    this.#touched.clear();
+    const changes: AssignmentChange[] = [];
+    for (const task of this.#view.tasksOfNode(this.#nodeId)) {
+      const change = this.#changeOf(task.ID);
+      if (change) changes.push(change);
+    }
+    return this.#message("complete", changes);
+  }
+
+  #changeOf(id: string): AssignmentChange | undefined {
+    const task = this.#view.get("tasks", id);
+    // A task that cannot be joined any more is one whose service and spec are gone: the agent is to drop it, too.
+    const joined = assignedTo(task, this.#nodeId) ? joinTask(task, this.#view) : undefined;
+    if (joined) {
+      this.#sent.add(id);
+      return { kind: "update-task", task: joined };
+    }
+    return this.#sent.delete(id) ? { kind: "remove-task", id } : undefined;
+  }
+
+  #message(type: AssignmentsMessage["type"], changes: readonly AssignmentChange[]): AssignmentsMessage {
+    const appliesTo = this.#sequence === 0 ? "" : String(this.#sequence);
+    this.#sequence++;
+    return { type, appliesTo, resultsIn: String(this.#sequence), changes };
+  }
+}

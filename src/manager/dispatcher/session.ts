@@ -1,0 +1,104 @@
+/**
+ * A node's session: from its registration until it registers anew, is lost, is removed, or the dispatcher stops.
+ * Its streams end with it. It says what changed to the sources of its streams and rings; a source that finds nothing
+ * new stays silent.
+ */
+import { ShoalError } from "../../lib/errors.ts";
+import type { Node } from "../../model/types.ts";
+import type { AssignmentsMessage, SessionMessage, WeightedPeer } from "../../rpc/services.ts";
+import type { View } from "../../store/store.ts";
+import { AssignmentSource } from "./assignments.ts";
+import { sameJson, sameMembers } from "./same.ts";
+import { type Source, Streams } from "./stream.ts";
+
+export class Session {
+  readonly id: string;
+  readonly nodeId: string;
+  readonly #view: View;
+  readonly #managers: () => readonly WeightedPeer[];
+  readonly #streams = new Streams();
+  readonly #assignments = new Set<AssignmentSource>();
+
+  constructor(id: string, nodeId: string, view: View, managers: () => readonly WeightedPeer[]) {
+    this.id = id;
+    this.nodeId = nodeId;
+    this.#view = view;
+    this.#managers = managers;
+  }
+
+  get endedBy(): ShoalError | undefined {
+    return this.#streams.endedBy;
+  }
+
+  end(error: ShoalError): void {
+    this.#streams.end(error);
+  }
+
+  /** The node, the managers or the root CA may have changed. */
+  touchSession(): void {
+    this.#streams.ring();
+  }
+
+  touchTask(taskId: string): void {
+    for (const source of this.#assignments) source.touch(taskId);
+    this.#streams.ring();
+  }
+
+  touchAllTasks(): void {
+    for (const source of this.#assignments) source.touchAll();
+    this.#streams.ring();
+  }
+
+  messages(signal: AbortSignal): AsyncIterable<SessionMessage> {
+    return this.#streams.run(new SessionSource(this.id, this.nodeId, this.#view, this.#managers), signal);
+  }
+
+  async *assignments(signal: AbortSignal): AsyncGenerator<AssignmentsMessage, void, void> {
+    const source = new AssignmentSource(this.#view, this.nodeId);
+    this.#assignments.add(source);
+    try {
+      yield* this.#streams.run(source, signal);
+    } finally {
+      this.#assignments.delete(source);
+    }
+  }
+}
+
+/** What changes without the agent having to know: its own reports come back as these. */
+const notForAgents: ReadonlySet<string> = new Set(["Status", "Version", "UpdatedAt"]);
+
+/** Always the whole message, and only when something in it differs from the last one. */
+class SessionSource implements Source<SessionMessage> {
+  readonly #sessionId: string;
+  readonly #nodeId: string;
+  readonly #view: View;
+  readonly #managers: () => readonly WeightedPeer[];
+  #last: SessionMessage | undefined;
+
+  constructor(sessionId: string, nodeId: string, view: View, managers: () => readonly WeightedPeer[]) {
+    this.#sessionId = sessionId;
+    this.#nodeId = nodeId;
+    this.#view = view;
+    this.#managers = managers;
+  }
+
+  take(): SessionMessage | undefined {
+    const node = this.#view.get("nodes", this.#nodeId);
+    const cluster = this.#view.cluster();
+    const managers = [...this.#managers()];
+    if (!node || !cluster) throw new ShoalError("NotFound", "node not found");
+    // An agent keeps exactly the managers that it is told: with none it could never come back.
+    if (managers.length === 0) throw new ShoalError("Unavailable", "no manager is known yet");
+    const message = { sessionId: this.#sessionId, node, managers, rootCA: cluster.RootCA.Certificate };
+    if (this.#last && sameMessage(this.#last, message)) return undefined;
+    return (this.#last = message);
+  }
+}
+
+function sameMessage(left: SessionMessage, right: SessionMessage): boolean {
+  return left.rootCA === right.rootCA && sameNode(left.node, right.node) && sameJson(left.managers, right.managers);
+}
+
+function sameNode(left: Node, right: Node): boolean {
+  return left === right || sameMembers(left, right, notForAgents);
+}

@@ -1,0 +1,298 @@
+/**
+ * Rolling updates, as one decision over a service's slots that can be taken at any moment from what is stored: which
+ * outdated slots to begin now, and whether the update is to start, pause, roll back or end. A new leader goes on where
+ * the old one was.
+ *
+ * What it goes by: a slot is outdated when its tasks are not what the current spec asks for. The tasks that the update
+ * made carry `MadeByUpdate`; while it runs, the reaper keeps them. A slot takes up one of `Parallelism` from its
+ * beginning until its new task has run (or failed) for `Delay`. A new task fails if it ends before it runs, or within
+ * `Monitor` after; failures are put in relation to the slots that the update has begun or still has to.
+ *
+ * Better than Swarm: the old task stays until the new one is prepared (its image pulled, its container created); an
+ * update that pauses leaves the old tasks where the new ones were not yet running; a task that a drain or a scale-down
+ * ended is no failure; a rollback that fails stays `rollback_paused`; and a slot is not waited for if its new task was
+ * replaced (Swarm's worker waits for ever).
+ */
+import { parseRfc3339 } from "../../lib/clock.ts";
+import { isTerminal } from "../../model/state.ts";
+import { type Service, type SpecRevision, specKey, type Task, type UpdateStatus } from "../../model/types.ts";
+import { statusTime, toMs } from "./restart.ts";
+import type { ServicePlan } from "./service-plan.ts";
+import { fillSlot, isNewer, type Slot, settleSlot } from "./slot.ts";
+
+const defaultMonitorMs = 5_000;
+
+interface UpdateRules {
+  /** 0: all at once. */
+  readonly parallelism: number;
+  readonly delayMs: number;
+  readonly monitorMs: number;
+  readonly failureAction: "pause" | "continue" | "rollback";
+  readonly maxFailureRatio: number;
+  readonly order: "stop-first" | "start-first";
+}
+
+export interface UpdatePlan {
+  /** The service has got another spec: everything else waits for the next plan. */
+  readonly rolledBack: boolean;
+  /** Plans what is next in a slot. */
+  apply(slot: Slot): void;
+}
+
+/** Decides about the update, and writes its status. `slots` are those that stay. */
+export function planUpdate(plan: ServicePlan, slots: readonly Slot[]): UpdatePlan {
+  const state = plan.service.UpdateStatus?.State;
+  const outdated: Slot[] = [];
+  const begun: { readonly slot: Slot; readonly made: Task }[] = [];
+  let inHandOver = 0;
+  let adopted = 0;
+  for (const slot of slots) {
+    const made = slot.tasks.length > 1 || slot.live[0]?.MadeByUpdate ? madeTask(plan, slot) : undefined;
+    if (made) begun.push({ slot, made });
+    const stage = stageOf(plan, slot);
+    if (stage === "hand-over") {
+      inHandOver++;
+      if (!made) adopted++;
+    } else if (stage === "outdated" && !made) outdated.push(slot);
+  }
+  const isRunning = state === "updating" || state === "rollback_started";
+  const isPaused = state === "paused" || state === "rollback_paused";
+  const rules = rulesOf(plan, state === "rollback_started" || state === "rollback_paused");
+  if (isPaused || !(isRunning || outdated.length + inHandOver > 0)) {
+    return application(plan, { begin: new Set(), paused: isPaused, order: rules.order });
+  }
+  return new Update(plan, rules, { outdated, begun, inHandOver, adopted }).decide();
+}
+
+/** Where the slots are in the update. */
+interface Progress {
+  /** Not begun. */
+  readonly outdated: readonly Slot[];
+  /** Those in which the update made a task. */
+  readonly begun: readonly { readonly slot: Slot; readonly made: Task }[];
+  /** How many have an old and a new task; of these, with a new one that an earlier update made. */
+  readonly inHandOver: number;
+  readonly adopted: number;
+}
+
+class Update {
+  readonly #plan: ServicePlan;
+  readonly #rules: UpdateRules;
+  readonly #progress: Progress;
+  readonly #status: UpdateStatus;
+
+  constructor(plan: ServicePlan, rules: UpdateRules, progress: Progress) {
+    this.#plan = plan;
+    this.#rules = rules;
+    this.#progress = progress;
+    const current = plan.service.UpdateStatus;
+    this.#status =
+      current && (current.State === "updating" || current.State === "rollback_started")
+        ? current
+        : { State: "updating", StartedAt: plan.context.nowText, Message: "update in progress" };
+  }
+
+  decide(): UpdatePlan {
+    const { order, failureAction } = this.#rules;
+    const culprit = failureAction === "continue" ? undefined : this.#tooManyFailures();
+    if (culprit) return this.#stop(culprit);
+    if (failureAction !== "continue") this.#noteStarts();
+
+    // Without outdated slots there is nothing left to delay, only to wait for and to watch.
+    const { outdated, begun, inHandOver, adopted } = this.#progress;
+    let busy = adopted;
+    let unsettled = 0;
+    let lastDone = 0;
+    for (const { slot, made } of begun) {
+      const doneAt = this.#doneAt(slot, made);
+      if (doneAt === undefined) {
+        unsettled++;
+        busy++;
+        continue;
+      }
+      lastDone = Math.max(lastDone, doneAt);
+      if (doneAt + this.#rules.delayMs <= this.#plan.now) continue;
+      busy++;
+      if (outdated.length > 0) this.#plan.lookAgain(doneAt + this.#rules.delayMs);
+    }
+    const places = this.#rules.parallelism === 0 ? Infinity : Math.max(0, this.#rules.parallelism - busy);
+    const begin = new Set(places >= outdated.length ? outdated : this.#nextOutdated(places));
+
+    if (outdated.length + inHandOver + unsettled === 0) this.#complete(lastDone);
+    else if (this.#status !== this.#plan.service.UpdateStatus) this.#write(this.#status);
+    return application(this.#plan, { begin, paused: false, order });
+  }
+
+  /** The next slots to begin, by their numbers. */
+  #nextOutdated(count: number): readonly Slot[] {
+    const ordered = this.#progress.outdated.toSorted((left, right) => left.place.slot - right.place.slot);
+    return ordered.slice(0, count);
+  }
+
+  /** The task that took the failures beyond the ratio. */
+  #tooManyFailures(): Task | undefined {
+    const total = this.#progress.begun.length + this.#progress.outdated.length;
+    const failed = this.#progress.begun.map(({ made }) => made).filter((task) => this.#hasFailed(task));
+    const allowed = failed.findIndex((_, index) => (index + 1) / total > this.#rules.maxFailureRatio);
+    if (allowed < 0) return undefined;
+    return failed.toSorted((left, right) => statusTime(left) - statusTime(right))[allowed];
+  }
+
+  #hasFailed(task: Task): boolean {
+    const { State } = task.Status;
+    if (State !== "complete" && State !== "failed" && State !== "rejected") return false;
+    if (task.RunningSince === undefined) return true;
+    return statusTime(task) - parseRfc3339(task.RunningSince) <= this.#rules.monitorMs;
+  }
+
+  /** Since when a task ran is not to be seen once it has ended, so it is written down while it runs. */
+  #noteStarts(): void {
+    for (const { made } of this.#progress.begun) {
+      if (made.Status.State !== "running" || made.RunningSince !== undefined) continue;
+      const RunningSince = made.Status.AppliedAt ?? made.Status.Timestamp;
+      this.#plan.changes.push({ kind: "update", table: "tasks", object: { ...made, RunningSince } });
+    }
+  }
+
+  /** When the update was through with a slot: its new task ran or failed. Undefined: not yet. */
+  #doneAt(slot: Slot, made: Task): number | undefined {
+    if (made.RunningSince !== undefined) return parseRfc3339(made.RunningSince);
+    if (made.Status.State === "running" || this.#hasFailed(made)) return statusTime(made);
+    if (slot.live.length === 0) return 0;
+    if (slot.live.includes(made)) return undefined;
+    // It was moved off its node before it ran: the update goes on when its replacement runs or ends.
+    const successor = slot.live.find((task) => !this.#plan.isDirty(task));
+    if (!successor) return 0;
+    const settled = successor.Status.State === "running" || isTerminal(successor.Status.State);
+    return settled ? statusTime(successor) : undefined;
+  }
+
+  #stop(culprit: Task): UpdatePlan {
+    const reason = `due to failure or early termination of task ${culprit.ID}`;
+    const isRollback = this.#status.State === "rollback_started";
+    // A rollback is never rolled back.
+    if (this.#rules.failureAction === "rollback" && !isRollback && this.#rollBack(`update rolled back ${reason}`)) {
+      return application(this.#plan, { begin: new Set(), paused: true, order: this.#rules.order }, true);
+    }
+    this.#write({
+      ...this.#status,
+      State: isRollback ? "rollback_paused" : "paused",
+      Message: `${isRollback ? "rollback" : "update"} paused ${reason}`,
+    });
+    return application(this.#plan, { begin: new Set(), paused: true, order: this.#rules.order });
+  }
+
+  /** Gives the service its previous spec as a new revision. False where there is none. */
+  #rollBack(message: string): boolean {
+    const { view, service, context, changes } = this.#plan;
+    const previous = service.PreviousSpecVersion && view.spec(service.ID, service.PreviousSpecVersion.Index);
+    if (!previous) return false;
+    const Revision = newestRevision(view.specsOfService(service.ID)) + 1;
+    const { ServiceID, Spec, PullOptions } = previous;
+    const revision = {
+      ID: specKey(ServiceID, Revision),
+      ServiceID,
+      Revision,
+      Spec,
+      ...(PullOptions && { PullOptions }),
+    };
+    const { PreviousSpecVersion: _, ...rest } = service;
+    changes.push(
+      { kind: "create", table: "specs", object: revision },
+      {
+        kind: "update",
+        table: "services",
+        object: {
+          ...rest,
+          SpecVersion: { Index: Revision },
+          UpdateStatus: { State: "rollback_started", StartedAt: context.nowText, Message: message },
+        },
+      },
+    );
+    return true;
+  }
+
+  /** All slots are through: the update ends once the last of them has been watched for long enough. */
+  #complete(lastDone: number): void {
+    const watched = this.#progress.begun.length > 0 && this.#rules.failureAction !== "continue";
+    const endsAt = watched ? lastDone + this.#rules.monitorMs : 0;
+    this.#plan.lookAgain(endsAt);
+    if (endsAt > this.#plan.now) {
+      if (this.#status !== this.#plan.service.UpdateStatus) this.#write(this.#status);
+      return;
+    }
+    const isRollback = this.#status.State === "rollback_started";
+    this.#write({
+      ...this.#status,
+      State: isRollback ? "rollback_completed" : "completed",
+      CompletedAt: this.#plan.context.nowText,
+      Message: isRollback ? "rollback completed" : "update completed",
+    });
+  }
+
+  #write(UpdateStatus: UpdateStatus): void {
+    this.#plan.changes.push({ kind: "update", table: "services", object: { ...this.#plan.service, UpdateStatus } });
+  }
+}
+
+function application(
+  plan: ServicePlan,
+  update: { readonly begin: ReadonlySet<Slot>; readonly paused: boolean; readonly order: UpdateRules["order"] },
+  rolledBack = false,
+): UpdatePlan {
+  return {
+    rolledBack,
+    apply(slot) {
+      const begin = update.begin.has(slot);
+      if (slot.live.length > 0) settleSlot(plan, slot, { begin, paused: update.paused, order: update.order });
+      else if (begin) fillSlot(plan, slot, true);
+    },
+  };
+}
+
+/** `hand-over`: an outdated and a current task; a slot with only a finished task is judged by that. */
+function stageOf(plan: ServicePlan, slot: Slot): "current" | "hand-over" | "outdated" {
+  let clean = 0;
+  let dirty = 0;
+  for (const task of slot.live) plan.isDirty(task) ? dirty++ : clean++;
+  if (dirty === 0 && clean > 0) return "current";
+  if (clean > 0) return "hand-over";
+  if (dirty > 0) return "outdated";
+  const last = slot.tasks.reduce((newest, task) => (isNewer(task, newest) ? task : newest));
+  return plan.isDirty(last) ? "outdated" : "current";
+}
+
+/** The task that this update made in the slot. */
+function madeTask(plan: ServicePlan, slot: Slot): Task | undefined {
+  let made: Task | undefined;
+  for (const task of slot.tasks) {
+    if (isMadeBy(plan.service, task) && (!made || isNewer(task, made))) made = task;
+  }
+  return made;
+}
+
+/** Whether the service's latest update made the task: not an earlier try at the same revision, that had paused. */
+export function isMadeBy({ SpecVersion, UpdateStatus }: Service, task: Task): boolean {
+  if (!task.MadeByUpdate || !UpdateStatus || task.SpecVersion.Index !== SpecVersion.Index) return false;
+  return parseRfc3339(task.CreatedAt) >= parseRfc3339(UpdateStatus.StartedAt);
+}
+
+function newestRevision(revisions: Iterable<SpecRevision>): number {
+  let newest = 0;
+  for (const { Revision } of revisions) newest = Math.max(newest, Revision);
+  return newest;
+}
+
+/** The update's settings with Swarm's defaults; a service without any is updated one by one. */
+function rulesOf(plan: ServicePlan, isRollback: boolean): UpdateRules {
+  const config = isRollback ? plan.spec.RollbackConfig : plan.spec.UpdateConfig;
+  const action = config?.FailureAction;
+  return {
+    parallelism: config ? (config.Parallelism ?? 0) : 1,
+    delayMs: toMs(config?.Delay) ?? 0,
+    monitorMs: toMs(config?.Monitor || undefined) ?? defaultMonitorMs,
+    failureAction: action === "continue" || action === "rollback" ? action : "pause",
+    maxFailureRatio: config?.MaxFailureRatio ?? 0,
+    order: config?.Order === "start-first" ? "start-first" : "stop-first",
+  };
+}

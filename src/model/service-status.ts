@@ -1,0 +1,25 @@
+/** How far a service is, counted from its tasks: the `ServiceStatus` of lists, as Swarm's managers count it. */
+
+import type { Service, ServiceServiceStatus, ServiceSpec, Task } from "./types.ts";
+import { isJob } from "./validate-service.ts";
+
+export function serviceStatus(
+  service: Service,
+  spec: ServiceSpec,
+  tasks: Iterable<Task>,
+): Required<ServiceServiceStatus> {
+  const { Replicated: replicated, ReplicatedJob: job } = spec.Mode ?? {};
+  const fixed = replicated ? (replicated.Replicas ?? 1) : job ? (job.MaxConcurrent ?? 1) : undefined;
+  let running = 0;
+  let completed = 0;
+  let desired = 0;
+  for (const task of tasks) {
+    if (isJob(spec)) {
+      if (task.JobIteration?.Index !== service.JobStatus?.JobIteration.Index) continue;
+      if (task.Status.State === "complete") completed++;
+      else if (task.DesiredState === "complete") desired++;
+    } else if (task.DesiredState === "running") desired++;
+    if (task.Status.State === "running") running++;
+  }
+  return { RunningTasks: running, DesiredTasks: fixed ?? desired, CompletedTasks: completed };
+}

@@ -1,0 +1,146 @@
+/**
+ * The sample: an image that needs no registry (the distribution's static busybox, in a tar made here), and a service
+ * `hello` from it that answers over HTTP.
+ */
+import { spawn } from "node:child_process";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { ShoalError } from "../lib/errors.ts";
+import { exchange, exchangeJson, type HttpAnswer } from "./http.ts";
+import type { NodeLayout } from "./layout.ts";
+import { run } from "./process.ts";
+import { eventually } from "./wait.ts";
+
+export const sampleImage = "shoal/sample:latest";
+export const samplePort = 8080;
+const sampleService = "hello";
+
+const indexPage = `<!doctype html>
+<title>Shoal</title>
+<p>Hello from a service on Shoal.
+<p><a href="/cgi-bin/whoami">Who answers?</a>
+`;
+
+/** Shows which task answered, and the client's address as the task sees it. */
+const whoami = `#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+echo "$(hostname) answers $REMOTE_ADDR"
+`;
+
+/** As pid 1 a program without a handler ignores SIGTERM, and each stop would take the whole grace time. */
+const serve = `#!/bin/sh
+trap 'exit 0' TERM INT
+httpd -f -v -p "\${1:-80}" -h /www &
+wait $!
+`;
+
+/** Imports the sample image into a node's Engine; one that is there stays. */
+export async function ensureSampleImage(engineSocket: string): Promise<void> {
+  const to = { socket: engineSocket };
+  const found = await exchange({ to, path: `/images/${sampleImage}/json` });
+  if (found.status === 200) return;
+  const root = mkdtempSync(join(tmpdir(), "shoal-sample-"));
+  try {
+    await fillRoot(root);
+    const [repository, tag] = sampleImage.split(":");
+    const query = new URLSearchParams({ fromSrc: "-", repo: repository!, tag: tag!, message: "Shoal's sample" });
+    for (const change of ["ENV PATH=/bin", 'CMD ["serve"]']) query.append("changes", change);
+    const tar = spawn("tar", ["-C", root, "--numeric-owner", "-c", "."], { stdio: ["ignore", "pipe", "inherit"] });
+    tar.on("error", (error) => tar.stdout.destroy(error));
+    const path = `/images/create?${query}`;
+    const answer = await exchange({ to, method: "POST", path, stream: tar.stdout, limitMs: 60_000 });
+    // The Engine says 200 at once, and reports a failure as one of the progress messages.
+    if (answer.status !== 200 || answer.text.includes('"error"')) {
+      throw new ShoalError("Internal", `the sample image cannot be imported: ${answer.status} ${answer.text.trim()}`);
+    }
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+}
+
+/** Creates the service where it is missing, and waits until it answers on the node's address. */
+export async function ensureSampleService(node: NodeLayout): Promise<void> {
+  const to = { socket: node.socket };
+  const found = await exchange({ to, path: `/services/${sampleService}` });
+  if (found.status === 404) {
+    await exchangeJson({ to, method: "POST", path: "/services/create", body: sampleSpec, limitMs: 30_000 });
+  } else if (found.status !== 200) {
+    throw new ShoalError("Unknown", `GET /services/${sampleService}: ${found.status} ${found.text}`);
+  }
+  await eventually(
+    {
+      what: `the service "${sampleService}" answers on http://${node.address}:${samplePort}/`,
+      limitMs: 60_000,
+      details: () => describeTasks(node),
+    },
+    async () => (await askSample(node)).status === 200,
+  );
+}
+
+/** The sample's page, as a client outside the cluster gets it. */
+export function askSample(node: NodeLayout): Promise<HttpAnswer> {
+  return exchange({ to: { host: node.address, port: samplePort }, path: "/", limitMs: 2000 });
+}
+
+const sampleSpec = {
+  Name: sampleService,
+  TaskTemplate: { ContainerSpec: { Image: sampleImage } },
+  Mode: { Replicated: { Replicas: 1 } },
+  EndpointSpec: {
+    Ports: [{ Protocol: "tcp", TargetPort: 80, PublishedPort: samplePort, PublishMode: "host" }],
+  },
+} as const;
+
+interface TaskSummary {
+  readonly ID: string;
+  readonly DesiredState: string;
+  readonly Status: { readonly State: string; readonly Message?: string; readonly Err?: string };
+}
+
+/** For an error: one line per task of the sample. */
+async function describeTasks(node: NodeLayout): Promise<string> {
+  const filters = encodeURIComponent(JSON.stringify({ service: { [sampleService]: true } }));
+  const tasks = await exchangeJson<TaskSummary[]>({ to: { socket: node.socket }, path: `/tasks?filters=${filters}` });
+  if (tasks.length === 0) return "it has no tasks";
+  return tasks
+    .map(({ ID, DesiredState, Status }) =>
+      `task ${ID}: ${Status.State}, wanted ${DesiredState}: ${Status.Message ?? ""} ${Status.Err ?? ""}`.trimEnd(),
+    )
+    .join("\n");
+}
+
+/** The image's files: busybox and a link for each of its applets, users, and pages to serve. */
+async function fillRoot(root: string): Promise<void> {
+  const busybox = findBusybox();
+  for (const directory of ["bin", "etc", "root", "tmp", "var", "www", "www/cgi-bin"]) mkdirSync(join(root, directory));
+  chmodSync(join(root, "tmp"), 0o1777);
+  copyFileSync(busybox, join(root, "bin/busybox"));
+  chmodSync(join(root, "bin/busybox"), 0o755);
+  for (const applet of (await run(busybox, ["--list"])).split("\n")) {
+    if (applet !== "" && applet !== "busybox") symlinkSync("busybox", join(root, "bin", applet));
+  }
+  writeFileSync(join(root, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+  writeFileSync(join(root, "etc/group"), "root:x:0:\nnogroup:x:65534:\n");
+  writeFileSync(join(root, "www/index.html"), indexPage);
+  writeFileSync(join(root, "www/cgi-bin/whoami"), whoami, { mode: 0o755 });
+  writeFileSync(join(root, "bin/serve"), serve, { mode: 0o755 });
+}
+
+/** A static one is needed; Debian's packages `busybox` and `busybox-static` both put theirs here. */
+function findBusybox(): string {
+  for (const directory of (process.env.PATH ?? "").split(delimiter).concat("/usr/bin", "/bin")) {
+    const candidate = join(directory, "busybox");
+    if (directory !== "" && existsSync(candidate)) return candidate;
+  }
+  throw new ShoalError("FailedPrecondition", "busybox is missing: apt-get install busybox-static");
+}

@@ -1,0 +1,89 @@
+/** The playground itself: it comes up, keeps what is there, loses power, is cut off, and goes without a trace. */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { exchange } from "../../src/playground/http.ts";
+import { run } from "../../src/playground/process.ts";
+import { askSample, ensureSampleService } from "../../src/playground/sample.ts";
+import { eventually } from "../../src/playground/wait.ts";
+import { freshNode, settleMs, testPlayground } from "./harness.ts";
+
+const playground = testPlayground();
+const node = playground.layout.node(1);
+const machine = () => playground.machine("node-1");
+
+before(async () => {
+  await freshNode(playground);
+});
+
+after(async () => {
+  await playground.down();
+});
+
+function sampleAnswers(): Promise<boolean> {
+  const limitMs = settleMs;
+  return eventually({ what: "the sample answers", limitMs }, async () => (await askSample(node)).status === 200);
+}
+
+test("its node is listed with all that scripts need", async () => {
+  assert.deepEqual(await playground.list(), [
+    {
+      name: "node-1",
+      address: "10.78.0.1",
+      role: "manager",
+      state: "up",
+      namespace: "shoal-test-node-1",
+      socket: "/run/shoal/test/node-1/shoal.sock",
+      engineSocket: "/run/shoal/test/node-1/engine.sock",
+    },
+  ]);
+});
+
+test("the sample service answers from outside, and a second up changes nothing", async () => {
+  await playground.formSwarm();
+  await ensureSampleService(node);
+  const before = [machine().find("machine"), machine().find("engine"), machine().find("daemon")];
+  await playground.up({ nodes: 1, managers: 1 });
+  await playground.formSwarm();
+  await ensureSampleService(node);
+  assert.deepEqual([machine().find("machine"), machine().find("engine"), machine().find("daemon")], before);
+});
+
+test("a node that is cut off does not answer, and does again when healed", async () => {
+  await playground.partition("node-1");
+  assert.equal((await playground.list())[0]?.state, "partitioned");
+  await assert.rejects(askSample(node), { code: "Unavailable" });
+  assert.equal((await exchange({ to: { socket: node.socket }, path: "/_ping" })).status, 200);
+  await playground.heal("node-1");
+  assert.equal((await playground.list())[0]?.state, "up");
+  await sampleAnswers();
+});
+
+test("a node that lost its power comes back with its services", async () => {
+  await playground.kill("node-1");
+  assert.equal((await playground.list())[0]?.state, "down");
+  assert.equal(await run("ip", ["netns", "pids", node.namespace]), "");
+  await playground.start("node-1");
+  assert.equal((await playground.list())[0]?.state, "up");
+  await sampleAnswers();
+});
+
+test("more nodes than it can have yet, or nodes that it has not, are refused", async () => {
+  await assert.rejects(playground.up({ nodes: 3, managers: 1 }), { code: "Unimplemented" });
+  await assert.rejects(playground.up({ nodes: 0, managers: 0 }), { code: "InvalidArgument" });
+  await assert.rejects(playground.kill("node-2"), { code: "NotFound" });
+  await assert.rejects(playground.kill("elsewhere"), { code: "InvalidArgument" });
+});
+
+test("down leaves nothing, and may be repeated", async () => {
+  const target = machine().find("machine");
+  assert.ok(target);
+  await playground.down();
+  assert.deepEqual(await playground.list(), []);
+  assert.equal(existsSync(`/proc/${target.pid}`), false);
+  for (const path of ["/run/netns/shoal-test-node-1", "/run/netns/shoal-test-switch", "/sys/class/net/shoal-test0"]) {
+    assert.equal(existsSync(path), false, path);
+  }
+  for (const path of ["/run/shoal/test", "/var/lib/shoal/test"]) assert.equal(existsSync(path), false, path);
+  await playground.down();
+});
