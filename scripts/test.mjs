@@ -28,11 +28,16 @@ function runLayer({ name, limitMs }) {
       stdio: ["ignore", "pipe", "pipe"],
     });
     let lines = [""];
+    const counts = { pass: 0, fail: 0 };
     const collect = (stream, chunk) => {
       stream.write(chunk);
       const parts = chunk.toString().split("\n");
       lines[lines.length - 1] += parts[0];
       lines.push(...parts.slice(1));
+      for (const line of lines.slice(-parts.length, -1)) {
+        const [, what, count] = /^\S+ (pass|fail) (\d+)$/.exec(line) ?? [];
+        if (what) counts[what] += Number(count);
+      }
       // The spec reporter lists what failed after this line; before it, only the end is of interest.
       if (!lines.some((line) => line.includes("failing tests:"))) lines = lines.slice(-repeatedLines);
     };
@@ -46,13 +51,19 @@ function runLayer({ name, limitMs }) {
     child.on("close", (status) => {
       clearTimeout(timer);
       const start = lines.findIndex((line) => line.includes("failing tests:"));
-      resolve({ name, passed: status === 0, failures: lines.slice(Math.max(start, 0)).slice(0, repeatedLines) });
+      resolve({
+        name,
+        counts,
+        passed: status === 0,
+        failures: lines.slice(Math.max(start, 0)).slice(0, repeatedLines),
+      });
     });
   });
 }
 
 setUp();
 const failed = [];
+const totals = { pass: 0, fail: 0 };
 for (const layer of layers) {
   console.log(`\n=== ${layer.name}`);
   const startedAt = Date.now();
@@ -60,12 +71,13 @@ for (const layer of layers) {
   console.log(
     `=== ${layer.name} ${result.passed ? "passed" : "FAILED"} (${Math.round((Date.now() - startedAt) / 1000)} s)`,
   );
+  totals.pass += result.counts.pass;
+  totals.fail += result.counts.fail;
   if (!result.passed) failed.push(result);
 }
 for (const { name, failures } of failed) console.log(`\n=== FAILED: ${name}\n${failures.join("\n")}`);
+console.log(`\n${totals.pass} passed, ${totals.fail} failed`);
 console.log(
-  failed.length === 0
-    ? "\nAll tests passed."
-    : `\nFAILED: ${failed.map(({ name }) => name).join(", ")} (details above)`,
+  failed.length === 0 ? "All layers passed." : `FAILED: ${failed.map(({ name }) => name).join(", ")} (details above)`,
 );
 process.exitCode = failed.length === 0 ? 0 : 1;

@@ -2,8 +2,9 @@
  * A manager for tests of the agent: opens any session, hands out the assignments that it is told to, keeps the
  * statuses that it gets. It fails when it is told to, and by itself checks only what every manager does.
  */
-import { AsyncQueue } from "../lib/queue.ts";
+
 import { ShoalError } from "../lib/errors.ts";
+import { AsyncQueue } from "../lib/queue.ts";
 import type { AssignedTask, Node, TaskStatus } from "../model/types.ts";
 import type {
   AssignmentChange,

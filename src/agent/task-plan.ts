@@ -49,10 +49,10 @@ export function nextStep(situation: Situation): Step {
   }
   if (rank(state) < rank("accepted")) return { kind: "report", state: "accepted", message: "accepted" };
   if (rank(state) < rank("preparing")) return { kind: "report", state: "preparing", message: "preparing" };
-  if (rank(state) < rank("ready")) {
-    return observed.kind === "absent" ? { kind: "prepare" } : { kind: "report", state: "ready", message: "prepared" };
-  }
   if (rank(state) < rank("starting")) {
+    // Also once it was ready: a container that somebody removed before its start is simply made again.
+    if (observed.kind === "absent") return { kind: "prepare" };
+    if (rank(state) < rank("ready")) return { kind: "report", state: "ready", message: "prepared" };
     if (rank(desired) < rank("running")) return rest;
     return { kind: "report", state: "starting", message: "starting" };
   }

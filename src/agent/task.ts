@@ -144,16 +144,15 @@ export class TaskRunner {
 
   /** @returns false when there is nothing more to do for now (a retry is set, or it is gone) */
   async #perform(step: Exclude<Step, { kind: "rest" }>): Promise<boolean> {
-    if (step.kind === "forget") {
-      await this.#options.executor.remove(this.taskId);
-      this.#stopped = true;
-      this.#options.gone(this);
-      return false;
-    }
     try {
       await this.#take(step);
     } catch (error) {
       return this.#failed(step, error);
+    }
+    if (step.kind === "forget") {
+      this.#stopped = true;
+      this.#options.gone(this);
+      return false;
     }
     this.#backoff.reset();
     if (this.#trouble !== undefined) {
@@ -163,7 +162,7 @@ export class TaskRunner {
     return true;
   }
 
-  async #take(step: Exclude<Step, { kind: "rest" | "forget" }>): Promise<void> {
+  async #take(step: Exclude<Step, { kind: "rest" }>): Promise<void> {
     const { executor } = this.#options;
     switch (step.kind) {
       case "report":
@@ -182,6 +181,7 @@ export class TaskRunner {
         this.#cause ??= step.cause;
         return executor.halt(this.taskId, this.#task?.Spec.ContainerSpec?.StopGracePeriod);
       case "remove":
+      case "forget": // there is nothing left: the executor drops what it remembers of it
         return executor.remove(this.taskId);
     }
   }

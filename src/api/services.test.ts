@@ -110,6 +110,11 @@ test("bad specs are refused in Swarm's words, and nothing is stored", async () =
       "secrets are not supported yet",
     ],
     [
+      container({ Env: ["NODE={{.Node.Hostname}}"] }),
+      501,
+      "templates ({{...}}) in env, hostname and mounts are not supported yet",
+    ],
+    [
       container({ Mounts: [{ Type: "cluster", Target: "/x" }] }),
       501,
       "cluster volumes (CSI) are not supported; use a volume or bind mount",

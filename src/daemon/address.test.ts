@@ -30,7 +30,10 @@ describe("swarm addresses", () => {
     const listen = { host: "0.0.0.0", port: 2377 };
     assert.deepEqual(defaultAdvertiseAddress(listen, one), { host: "10.77.0.1", port: 2377 });
     assert.deepEqual(defaultAdvertiseAddress({ host: "10.9.9.9", port: 1 }, two), { host: "10.9.9.9", port: 1 });
-    assert.throws(() => defaultAdvertiseAddress(listen, two), /multiple addresses on different interfaces \(10.77.0.1 on eth0 and 10.78.0.1 on eth1\)/);
+    assert.throws(
+      () => defaultAdvertiseAddress(listen, two),
+      /multiple addresses on different interfaces \(10.77.0.1 on eth0 and 10.78.0.1 on eth1\)/,
+    );
     assert.throws(() => defaultAdvertiseAddress(listen, { lo: one.lo }), /no addresses/);
   });
 });

@@ -26,7 +26,10 @@ export function resolveAddress(text: string, interfaces: Interfaces, what: strin
   if (isIP(host)) return { host, port };
   const named = interfaces[host];
   if (!named) {
-    throw new ShoalError("InvalidArgument", `${what} must be an IP address or network interface (with optional port number)`);
+    throw new ShoalError(
+      "InvalidArgument",
+      `${what} must be an IP address or network interface (with optional port number)`,
+    );
   }
   const usable = preferV4(named.filter((entry) => !entry.address.startsWith("fe80")));
   if (usable.length === 0) throw new ShoalError("InvalidArgument", `interface ${host} has no usable addresses`);
@@ -90,7 +93,10 @@ function split(text: string, what: string): HostPort {
   const match = bracketed ?? plain;
   const port = match?.[2] === undefined ? defaultSwarmPort : Number(match[2]);
   if (!match?.[1] || port < 1 || port > 65535) {
-    throw new ShoalError("InvalidArgument", `${what} must be an IP address or network interface (with optional port number)`);
+    throw new ShoalError(
+      "InvalidArgument",
+      `${what} must be an IP address or network interface (with optional port number)`,
+    );
   }
   return { host: match[1], port };
 }

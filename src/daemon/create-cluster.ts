@@ -30,7 +30,9 @@ export interface CreateClusterOptions {
 }
 
 /** Writes everything but `state.json`, which makes it count. */
-export async function createCluster(options: CreateClusterOptions): Promise<{ state: NodeState; identity: NodeIdentity }> {
+export async function createCluster(
+  options: CreateClusterOptions,
+): Promise<{ state: NodeState; identity: NodeIdentity }> {
   const { dataDirectory, clock, random, request, listenAddress, advertiseAddress } = options;
   const clusterId = newId(random);
   const nodeId = newId(random);

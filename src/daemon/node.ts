@@ -73,7 +73,8 @@ export class SwarmNode implements LocalNode {
   async start(): Promise<void> {
     try {
       const found = await this.#stateFile.load();
-      if (!found) await this.#removeEverything(); // the rest of an init that was cut short
+      if (!found)
+        await this.#removeEverything(); // the rest of an init that was cut short
       else if (found.kind === "leaving") await this.#finishLeaving(found.state.nodeId);
       else {
         const identity = await this.#identityFiles.load();
@@ -180,7 +181,10 @@ export class SwarmNode implements LocalNode {
       ? resolveAddress(request.AdvertiseAddr, interfaces, "AdvertiseAddr")
       : defaultAdvertiseAddress(listen, interfaces);
     if (isUnspecified(advertise.host)) {
-      throw new ShoalError("InvalidArgument", "advertise address must be a non-zero IP address or network interface (with optional port number)");
+      throw new ShoalError(
+        "InvalidArgument",
+        "advertise address must be a non-zero IP address or network interface (with optional port number)",
+      );
     }
     return { listen, advertise };
   }

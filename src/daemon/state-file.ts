@@ -6,8 +6,8 @@
 import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ShoalError } from "../lib/errors.ts";
-import type { NodeRole } from "../model/types.ts";
 import { writeFileDurably } from "../lib/files.ts";
+import type { NodeRole } from "../model/types.ts";
 
 export interface NodeState {
   readonly version: 1;
@@ -74,6 +74,8 @@ async function readJson(path: string): Promise<NodeState | undefined> {
     if (state.version !== 1 || typeof state.nodeId !== "string") throw new Error("not a state of this version");
     return state;
   } catch (cause) {
-    throw new ShoalError("DataLoss", `${path} is damaged: restore it from a backup, or remove it to leave the swarm`, { cause });
+    throw new ShoalError("DataLoss", `${path} is damaged: restore it from a backup, or remove it to leave the swarm`, {
+      cause,
+    });
   }
 }

@@ -4,7 +4,7 @@
  * lists the same.
  */
 import { ShoalError } from "../lib/errors.ts";
-import type { ServiceSpec } from "./types.ts";
+import type { ContainerSpec, ServiceSpec } from "./types.ts";
 import { isJob } from "./validate-service.ts";
 
 /** @throws ShoalError Unimplemented, in the Engine's words, for the first member of the spec that is not supported */
@@ -17,9 +17,22 @@ export function requireSupported(spec: ServiceSpec): void {
   if (container.Mounts?.some((mount) => mount.Type === "cluster")) {
     refuse("cluster volumes (CSI) are not supported; use a volume or bind mount");
   }
+  if (templatedTexts(container).some((text) => text?.includes("{{"))) {
+    refuse("templates ({{...}}) in env, hostname and mounts are not supported yet");
+  }
   if (spec.EndpointSpec?.Ports?.some((port) => (port.PublishMode ?? "ingress") === "ingress")) {
     refuse("ingress ports need the routing mesh, which this version does not have yet; publish with mode=host");
   }
+}
+
+/** The texts that Swarm expands on the node. */
+function templatedTexts({ Env: env = [], Hostname: hostname, Mounts: mounts = [] }: ContainerSpec) {
+  const texts: (string | undefined)[] = [...env, hostname];
+  for (const { Source: source, Target: target, VolumeOptions: volume } of mounts) {
+    texts.push(source, target, ...Object.values(volume?.Labels ?? {}));
+    texts.push(...Object.values(volume?.DriverConfig?.Options ?? {}));
+  }
+  return texts;
 }
 
 function refuse(message: string): never {

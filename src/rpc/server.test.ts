@@ -5,7 +5,7 @@ import net from "node:net";
 import { afterEach, test } from "node:test";
 import tls from "node:tls";
 import { createClient } from "@connectrpc/connect";
-import { type Foundation, foundCluster } from "../ca/found.ts";
+import { type Foundation, foundCluster } from "../ca/cluster-fixture.ts";
 import { newCertificateRequest } from "../ca/request.ts";
 import { RootAuthority } from "../ca/root.ts";
 import { isShoalError, ShoalError, type StatusCode, statusCodes } from "../lib/errors.ts";

@@ -16,7 +16,10 @@ after(() => rmSync(directory, { recursive: true }));
 
 const network = (ID: string, Name = ID) => ({ ID, Name, Labels: {}, Driver: "bridge", Predefined: false });
 const openStore = (name: string, withKey = key) =>
-  Store.open(new LmdbBackend({ directory: join(directory, name), cipher: new ValueCipher(withKey, systemRandom) }), systemClock);
+  Store.open(
+    new LmdbBackend({ directory: join(directory, name), cipher: new ValueCipher(withKey, systemRandom) }),
+    systemClock,
+  );
 
 describe("lmdb backend", () => {
   it("has every acknowledged write after it was opened again, with its version", async () => {
@@ -54,7 +57,10 @@ describe("lmdb backend", () => {
   });
 
   it("answers a guard on an outdated revision with a conflict and writes nothing", async () => {
-    const backend = new LmdbBackend({ directory: join(directory, "guard"), cipher: new ValueCipher(key, systemRandom) });
+    const backend = new LmdbBackend({
+      directory: join(directory, "guard"),
+      cipher: new ValueCipher(key, systemRandom),
+    });
     await backend.load();
     const object = { ...network("n1"), Version: { Index: 0 }, CreatedAt: "", UpdatedAt: "" };
     const put = { puts: [{ table: "networks", object }], deletes: [] } as const;

@@ -1,7 +1,7 @@
 /**
  * The backend of a single manager: an LMDB environment in the data directory. A commit is one LMDB transaction, on
  * disk when it resolves (overlappingSync is off for that). Values are the object's JSON without its Version, sealed;
- * in front of each stands the revision of its last write, in clear.
+ * in front of each stands the revision of its last write, in clear, as does the newest revision under `meta`.
  */
 import { open, type RootDatabase } from "lmdb";
 import { ShoalError } from "../lib/errors.ts";
@@ -42,8 +42,9 @@ export class LmdbBackend implements Backend {
   async load() {
     const meta = this.#database.get(metaKey);
     if (meta) {
-      const { format: found, revision } = JSON.parse(this.#cipher.open(meta, metaKey).toString());
-      if (found !== format) throw new ShoalError("DataLoss", `the store has format ${found}, this version reads ${format}`);
+      const { format: found, revision } = readMeta(meta);
+      if (found !== format)
+        throw new ShoalError("DataLoss", `the store has format ${found}, this version reads ${format}`);
       this.#revision = revision;
     }
     const records: StoredRecord[] = [];
@@ -65,7 +66,7 @@ export class LmdbBackend implements Backend {
       const key = keyOf(table, object.ID);
       return { key, value: this.#encode(key, object, revision) };
     });
-    const meta = this.#cipher.seal(Buffer.from(JSON.stringify({ format, revision })), metaKey);
+    const meta = Buffer.from(JSON.stringify({ format, revision }));
     try {
       // `batch` writes everything asked for inside it in one LMDB transaction, on the writer's thread.
       await this.#database.batch(() => {
@@ -108,4 +109,12 @@ function keyOf(table: TableName, id: string): string {
 
 function readRevision(value: Buffer): number {
   return Number(value.readBigUInt64BE(0));
+}
+
+function readMeta(value: Buffer): { format: number; revision: number } {
+  try {
+    return JSON.parse(value.toString());
+  } catch (cause) {
+    throw new ShoalError("DataLoss", "the store's head is damaged", { cause });
+  }
 }

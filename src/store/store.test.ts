@@ -45,10 +45,16 @@ describe("store", () => {
       store.update((tx) => tx.networkByName("a")?.ID),
       store.update((tx) => tx.create("networks", network("n3"))),
     ]);
-    assert.deepEqual(results.map((result) => result.status), ["fulfilled", "rejected", "fulfilled", "fulfilled"]);
+    assert.deepEqual(
+      results.map((result) => result.status),
+      ["fulfilled", "rejected", "fulfilled", "fulfilled"],
+    );
     assert.equal(results[2]?.status === "fulfilled" && results[2].value, "n1");
     assert.equal(commits.length, 1);
-    assert.deepEqual(commits[0]?.changes.map((change) => change.id), ["n1", "n3"]);
+    assert.deepEqual(
+      commits[0]?.changes.map((change) => change.id),
+      ["n1", "n3"],
+    );
     assert.equal(store.view.networkByName("changed"), undefined);
     assert.equal(store.view.networkByName("b"), undefined);
   });
@@ -99,7 +105,11 @@ describe("store", () => {
 
   it("always equals a plain map under random transactions, seen from inside, outside and by index", async () => {
     const id = fc.constantFrom("a", "b", "c", "d");
-    const step = fc.record({ kind: fc.constantFrom("create", "put", "delete"), id, name: fc.constantFrom("x", "y", "z") });
+    const step = fc.record({
+      kind: fc.constantFrom("create", "put", "delete"),
+      id,
+      name: fc.constantFrom("x", "y", "z"),
+    });
     const transaction = fc.record({ steps: fc.array(step, { maxLength: 6 }), fails: fc.boolean() });
     await fc.assert(
       fc.asyncProperty(fc.array(transaction, { maxLength: 12 }), async (transactions) => {
@@ -107,7 +117,10 @@ describe("store", () => {
         const model = new Map<string, string>();
         const check = (view: typeof store.view, expected: Map<string, string>) => {
           assert.equal(view.count("networks"), expected.size);
-          assert.deepEqual(Object.fromEntries([...view.all("networks")].map((n) => [n.ID, n.Name])), Object.fromEntries(expected));
+          assert.deepEqual(
+            Object.fromEntries([...view.all("networks")].map((n) => [n.ID, n.Name])),
+            Object.fromEntries(expected),
+          );
           for (const name of ["x", "y", "z"]) {
             const one = view.networkByName(name);
             assert.equal(one !== undefined, [...expected.values()].includes(name));

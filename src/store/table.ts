@@ -24,7 +24,14 @@ class Index<T extends StoredObject> {
     const bucket = this.#buckets.get(key);
     if (bucket instanceof Map) bucket.set(object.ID, object);
     else if (bucket === undefined || bucket.ID === object.ID) this.#buckets.set(key, object);
-    else this.#buckets.set(key, new Map([[bucket.ID, bucket], [object.ID, object]]));
+    else
+      this.#buckets.set(
+        key,
+        new Map([
+          [bucket.ID, bucket],
+          [object.ID, object],
+        ]),
+      );
   }
 
   #remove(key: string, id: string): void {

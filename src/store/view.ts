@@ -1,7 +1,15 @@
 /** Reading the store: `View`, over what is committed, and `Transaction`, over that and its own writes. */
 import { assert, ShoalError } from "../lib/errors.ts";
 import type { JoinSource } from "../model/join.ts";
-import { type Cluster, type Network, type Service, type SpecRevision, type StoredObject, specKey, type Task } from "../model/types.ts";
+import {
+  type Cluster,
+  type Network,
+  type Service,
+  type SpecRevision,
+  type StoredObject,
+  specKey,
+  type Task,
+} from "../model/types.ts";
 import type { Batch } from "./backend.ts";
 import type { Table } from "./table.ts";
 import { slotKey, type TableName, type Tables, tableOf } from "./tables.ts";
@@ -94,7 +102,10 @@ export class Transaction extends BaseView {
   /** The transaction's own time, RFC 3339; each object written gets it as UpdatedAt. */
   readonly now: string;
   readonly #base: Record<TableName, Table<StoredObject>>;
-  /** What this transaction has put, with the same indexes as the base. */
+  /**
+   * What this transaction has put, with the same indexes as the base: made for a table when it is first searched,
+   * because most transactions never search what they wrote.
+   */
   readonly #puts = new Map<TableName, Table<StoredObject>>();
   /** Table and id of everything written -> what it is now (undefined: deleted). */
   readonly #writes = new Map<string, Write>();
@@ -114,7 +125,7 @@ export class Transaction extends BaseView {
   }
 
   override all<T extends TableName>(table: T): Iterable<Tables[T]> {
-    return this.#merged(table, this.#base[table].values(), this.#puts.get(table)?.values()) as Iterable<Tables[T]>;
+    return this.#merged(table, this.#base[table].values(), (puts) => puts.values()) as Iterable<Tables[T]>;
   }
 
   override count(table: TableName): number {
@@ -126,11 +137,9 @@ export class Transaction extends BaseView {
   }
 
   override find<T extends TableName>(table: T, index: string, key: string): Iterable<Tables[T]> {
-    return this.#merged(
-      table,
-      this.#base[table].find(index, key),
-      this.#puts.get(table)?.find(index, key),
-    ) as Iterable<Tables[T]>;
+    return this.#merged(table, this.#base[table].find(index, key), (puts) => puts.find(index, key)) as Iterable<
+      Tables[T]
+    >;
   }
 
   /** Adds a new object; its id must be unused. */
@@ -177,8 +186,7 @@ export class Transaction extends BaseView {
       const { key, table, id, before } = this.#undo.pop()!;
       if (before) this.#writes.set(key, before);
       else this.#writes.delete(key);
-      if (before?.object) this.#putsOf(table).set(before.object);
-      else this.#putsOf(table).delete(id);
+      this.#index(table, id, before?.object);
     }
   }
 
@@ -202,27 +210,34 @@ export class Transaction extends BaseView {
     const key = writeKey(table, id);
     this.#undo.push({ key, table, id, before: this.#writes.get(key) });
     this.#writes.set(key, { table, id, object });
-    if (object) this.#putsOf(table).set(object);
+    this.#index(table, id, object);
+  }
+
+  #index(table: TableName, id: string, object: StoredObject | undefined): void {
+    if (object) this.#puts.get(table)?.set(object);
     else this.#puts.get(table)?.delete(id);
   }
 
   #putsOf(table: TableName): Table<StoredObject> {
     let puts = this.#puts.get(table);
-    if (!puts) this.#puts.set(table, (puts = tableOf(table)));
+    if (!puts) {
+      this.#puts.set(table, (puts = tableOf(table)));
+      for (const write of this.#writes.values()) if (write.table === table && write.object) puts.set(write.object);
+    }
     return puts;
   }
 
   *#merged(
     table: TableName,
     base: Iterable<StoredObject>,
-    own: Iterable<StoredObject> | undefined,
+    own: (puts: Table<StoredObject>) => Iterable<StoredObject>,
   ): Iterable<StoredObject> {
     if (this.#writes.size === 0) {
       yield* base;
       return;
     }
     // Own writes are listed first as they are now, so that the caller may write while it iterates.
-    const written = own ? [...own] : [];
+    const written = [...own(this.#putsOf(table))];
     for (const object of base) if (!this.#writes.has(writeKey(table, object.ID))) yield object;
     yield* written;
   }

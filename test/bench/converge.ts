@@ -37,7 +37,7 @@ interface TaskBody {
   };
 }
 
-/** Promised ratios (issue 2). */
+/** The ratios that SPECIFICATION.md promises. */
 const targets: Readonly<Record<string, number>> = {
   "create 1, all running": 0.8,
   "rm 1, no container": 0.8,

@@ -188,8 +188,16 @@ function assertBalanced(what: string, counts: readonly number[]): void {
   assert(most - least <= 1, `${what}: between ${least} and ${most} tasks`);
 }
 
-/** One op; gives the seconds of its timed part. */
-async function runOnce(workload: Pick<Case, "tasks" | "fill" | "check">): Promise<{ seconds: number; store: Store }> {
+/** One op: what it took, and the store that it left. */
+interface Run {
+  /** Of the timed part. */
+  readonly seconds: number;
+  /** What the process used of the processors meanwhile, all threads: far below `seconds` on a machine that is busy. */
+  readonly cpuSeconds: number;
+  readonly store: Store;
+}
+
+async function runOnce(workload: Pick<Case, "tasks" | "fill" | "check">): Promise<Run> {
   const store = await Store.open(new MemoryBackend(), systemClock);
   const scheduler = new Scheduler(store);
   const runtime = { store, clock: systemClock, random: systemRandom, log: silentLogger };
@@ -202,8 +210,10 @@ async function runOnce(workload: Pick<Case, "tasks" | "fill" | "check">): Promis
     if (updated >= workload.tasks) done.resolve();
   });
   let startedAt = 0;
+  let cpuAtStart = process.cpuUsage();
   await store.update((tx) => {
     workload.fill(tx);
+    cpuAtStart = process.cpuUsage();
     startedAt = performance.now();
   });
   await done.promise;
@@ -213,10 +223,15 @@ async function runOnce(workload: Pick<Case, "tasks" | "fill" | "check">): Promis
   scheduler.close();
   await store.close();
   const seconds = (performance.now() - startedAt) / 1000;
+  const { user, system } = process.cpuUsage(cpuAtStart);
   assert.equal(updated, workload.tasks, "each task is written once");
   assert.equal(loop.report().failures, 0, loop.report().lastError);
   workload.check(store.view);
-  return { seconds, store };
+  return { seconds, cpuSeconds: (user + system) / 1e6, store };
+}
+
+function medianOf(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 /** RSS of a fresh process that has scheduled and keeps 100,000 tasks on 1,000 nodes, in MiB. */
@@ -245,22 +260,29 @@ export async function run(args: readonly string[]): Promise<boolean> {
     assert.equal(store.view.count("tasks"), 100_000);
     return true;
   }
-  console.log("Times in seconds. Swarmkit's include its debounce of 50 ms, ours has none. W: see the file's head.");
+  console.log(
+    "Times in seconds. Swarmkit's include its debounce of 50 ms, ours has none. W: see the file's head.\n" +
+      "cpu: used by all threads of this process meanwhile; far below the median, the machine is busy with other work.",
+  );
   const row = (cells: readonly string[]) =>
-    console.log(cells.map((cell, i) => cell.padEnd(i === 0 ? 38 : 14)).join(""));
-  row(["case", "min", "median", "max", "swarmkit", "ratio", "target", ""]);
+    console.log(cells.map((cell, i) => cell.padEnd(i === 0 ? 38 : 12)).join(""));
+  row(["case", "min", "median", "max", "cpu", "swarmkit", "ratio", "target", ""]);
   let met = true;
   for (const workload of cases.filter(({ name }) => name.includes(values.case))) {
     const times: number[] = [];
-    for (let i = 0; i < Number(values.runs); i++) times.push((await runOnce(workload)).seconds);
-    times.sort((a, b) => a - b);
-    const median = times[Math.floor(times.length / 2)]!;
+    const cpuTimes: number[] = [];
+    for (let i = 0; i < Number(values.runs); i++) {
+      const { seconds, cpuSeconds } = await runOnce(workload);
+      times.push(seconds);
+      cpuTimes.push(cpuSeconds);
+    }
+    const median = medianOf(times);
     const ratio = workload.swarmkit[0] / median;
     const verdict = workload.target === undefined ? "" : ratio >= workload.target ? "met" : "NOT MET";
     if (verdict === "NOT MET") met = false;
     row([
       workload.name,
-      ...[times[0]!, median, times.at(-1)!].map((time) => time.toFixed(3)),
+      ...[Math.min(...times), median, Math.max(...times), medianOf(cpuTimes)].map((time) => time.toFixed(3)),
       workload.swarmkit.join("-"),
       `${ratio.toFixed(1)}x`,
       workload.target === undefined ? "" : `>= ${workload.target}x`,

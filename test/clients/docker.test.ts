@@ -196,10 +196,18 @@ for (const { program, version } of await dockerPrograms()) {
         service: "twice",
       });
       // A service without a limit shows that restarts still go on: five of its own after the others came to rest.
+      // Its history holds fewer, so they are counted as they come.
+      const seen = new Set<string>();
       await docker.ok([...base, "--name", "always", "--restart-delay", "0s", ...failing]);
-      await until(docker, "always has failed five times", async () => (await failed("always")).length >= 5, {
-        service: "always",
-      });
+      await until(
+        docker,
+        "always has failed five times",
+        async () => {
+          for (const task of await failed("always")) seen.add(task.ID);
+          return seen.size >= 5;
+        },
+        { service: "always" },
+      );
       assert.equal((await tasksOf(docker, "never")).length, 1);
       assert.equal((await tasksOf(docker, "twice")).length, 3);
       const [task] = await failed("never");

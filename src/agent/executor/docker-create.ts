@@ -59,7 +59,7 @@ export function createBody(task: AssignedTask): ContainerCreateBody {
   });
 }
 
-/** Where the fields that may hold Go templates (SWARM-FACTS 2.5) are expanded; no template is, for now. */
+/** The one place where fields that may hold Go templates pass; a template stays as it is, for now. */
 function expand(text: string): string {
   return text;
 }

@@ -41,6 +41,8 @@ export interface Fate {
   readonly endsAs?: "failed" | "complete";
   /** Finds no node, until no other task of the service is on one. */
   readonly needsFreeNode?: boolean;
+  /** Finds no node at all. */
+  readonly fitsNowhere?: boolean;
 }
 
 export const second = 1e9;
@@ -300,10 +302,11 @@ export class World {
         (node) => node.Status.State === "ready" && node.Spec.Availability === "active",
       );
       const node = task.NodeID || nodes[this.#round++ % nodes.length]?.ID;
-      if (!node || (fate.needsFreeNode && !isFree)) {
+      if (!node || (fate.needsFreeNode && !isFree) || fate.fitsNowhere) {
         this.clock.after(500, () => void this.#assign(id, fate));
         if (task.Status.Err) return;
-        const Err = "no suitable node (insufficient resources on 1 node)";
+        const reason = fate.fitsNowhere ? "scheduling constraints not satisfied on" : "insufficient resources on";
+        const Err = `no suitable node (${reason} 3 nodes)`;
         tx.put("tasks", { ...task, Status: { ...task.Status, State: "pending", Err } });
         return;
       }

@@ -50,13 +50,16 @@ function* wakes(change: Change, view: View): Iterable<string> {
 
 function isReapable({ before, after }: Change & { readonly table: "tasks" }, view: View): boolean {
   if (!after) return true; // perhaps the last of its spec revision
-  if (!before) return hasSeveralTasks(view, after);
+  if (!before) return hasHistory(view, after);
   return !isRunnableDesire(after.DesiredState) && isDisposable(after);
 }
 
-function hasSeveralTasks(view: View, task: Task): boolean {
+/** Its slot has more tasks than the history limit allows. */
+function hasHistory(view: View, task: Task): boolean {
+  const limit = historyLimit(view.cluster());
+  if (limit < 0) return false;
   let count = 0;
-  for (const _ of view.tasksOfSlot(task.ServiceID, task.Slot)) if (++count > 1) return true;
+  for (const _ of view.tasksOfSlot(task.ServiceID, task.Slot)) if (++count > limit) return true;
   return false;
 }
 
@@ -69,7 +72,7 @@ function plan(view: View, key: string, context: PlanContext): Plan {
   const changes: PlannedChange[] = [];
   const usedRevisions = new Set<number>([service?.SpecVersion.Index ?? 0, service?.PreviousSpecVersion?.Index ?? 0]);
 
-  const slots = new Map<number | string, Task[]>();
+  const counts = new Map<number | string, number>();
   const doomed: Task[] = [];
   for (const task of view.tasksOfService(key)) {
     if (isDoomed(task, service)) {
@@ -77,14 +80,11 @@ function plan(view: View, key: string, context: PlanContext): Plan {
       continue;
     }
     usedRevisions.add(task.SpecVersion.Index);
-    const place = task.Slot || task.NodeID;
-    const slot = slots.get(place);
-    if (slot) slot.push(task);
-    else slots.set(place, [task]);
+    counts.set(placeOf(task), (counts.get(placeOf(task)) ?? 0) + 1);
   }
   if (service) {
     const kept = tasksToKeep(view, service);
-    for (const slot of slots.values()) if (slot.length > kept) doomed.push(...surplusOf(slot, kept, service));
+    for (const slot of crowdedSlots(view, service, counts, kept)) doomed.push(...surplusOf(slot, kept, service));
   }
   for (const task of doomed) {
     if (changes.length >= context.room) return { changes, more: true };
@@ -95,6 +95,27 @@ function plan(view: View, key: string, context: PlanContext): Plan {
     if (!usedRevisions.has(spec.Revision)) changes.push({ kind: "delete", table: "specs", id: spec.ID });
   }
   return { changes };
+}
+
+/** The number of a slot, or the node of a global service's task. */
+function placeOf(task: Task): number | string {
+  return task.Slot || task.NodeID;
+}
+
+/** The tasks of each slot that has more than it keeps, without those that go anyway. */
+function crowdedSlots(
+  view: View,
+  service: Service,
+  counts: ReadonlyMap<number | string, number>,
+  kept: number,
+): Iterable<Task[]> {
+  const crowded = new Map<number | string, Task[]>();
+  for (const [place, count] of counts) if (count > kept) crowded.set(place, []);
+  if (crowded.size === 0) return [];
+  for (const task of view.tasksOfService(service.ID)) {
+    if (!isDoomed(task, service)) crowded.get(placeOf(task))?.push(task);
+  }
+  return crowded.values();
 }
 
 /** It goes, however short the history is. */

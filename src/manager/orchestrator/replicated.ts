@@ -44,7 +44,7 @@ function plan(view: View, key: string, context: PlanContext): Plan {
   const service = view.service(key);
   if (!service) return discardAll(view.tasksOfService(key), context.room);
   const mode = view.specOf(service).Spec.Mode;
-  if (mode && !mode.Replicated) return { changes: [] };
+  if (mode?.Global || mode?.ReplicatedJob || mode?.GlobalJob) return { changes: [] };
   return planReplicas(new ServicePlan(view, service, context), mode?.Replicated?.Replicas ?? 1);
 }
 

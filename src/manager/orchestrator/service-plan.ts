@@ -120,8 +120,10 @@ export function concernsOrchestrator(change: Change & { readonly table: "tasks" 
   if (!before) return false;
   if (!after) return true;
   if (before.DesiredState !== after.DesiredState && rank(after.DesiredState) > rank("running")) return true;
-  if (before.Status.State === after.Status.State && before.Status.Err === after.Status.Err) return false;
+  const sameState = before.Status.State === after.Status.State;
+  if (sameState && before.Status.Err === after.Status.Err) return false;
   if (isTerminal(after.Status.State)) return true;
+  if (rank(after.Status.State) < rank("ready") && before.Status.Err === after.Status.Err) return false;
   const state = view.service(after.ServiceID)?.UpdateStatus?.State;
   return state !== undefined && state !== "completed" && state !== "rollback_completed";
 }

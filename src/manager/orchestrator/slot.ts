@@ -17,8 +17,7 @@ export class Slot {
   readonly place: Place;
   /** All that are stored, in no order. */
   readonly tasks: Task[] = [];
-  /** Those that are wanted: their desired state is at most running. */
-  readonly live: Task[] = [];
+  #live: readonly Task[] | undefined;
 
   constructor(place: Place) {
     this.place = place;
@@ -26,7 +25,16 @@ export class Slot {
 
   add(task: Task): void {
     this.tasks.push(task);
-    if (isRunnableDesire(task.DesiredState)) this.live.push(task);
+    this.#live = undefined;
+  }
+
+  /** Those that are wanted: their desired state is at most running. (Most slots have one task, and it is.) */
+  get live(): readonly Task[] {
+    if (!this.#live) {
+      const all = this.tasks.every((task) => isRunnableDesire(task.DesiredState));
+      this.#live = all ? this.tasks : this.tasks.filter((task) => isRunnableDesire(task.DesiredState));
+    }
+    return this.#live;
   }
 }
 
@@ -185,9 +193,22 @@ class Settlement {
   }
 }
 
-/** It has nothing left to do before its start, or will not get further while the old task is there. */
+/** The old task may stop: the new one has nothing left to do before its start, or waits for the old one to go. */
 function isPrepared(task: Task): boolean {
-  return rank(task.Status.State) >= rank("ready") || (isUnassigned(task) && !!task.Status.Err);
+  return rank(task.Status.State) >= rank("ready") || needsRoom(task);
+}
+
+/** What the scheduler says of nodes that the old task's end may make suitable. */
+const lacksRoom = /insufficient resources|port already in use|max replicas per node|CSI volume/;
+
+/**
+ * The task has no node (or no address), and would perhaps get one if the old task were not there. No node will ever do
+ * for a task whose constraints or platform none has: then the old task had better stay.
+ */
+function needsRoom(task: Task): boolean {
+  const { Err } = task.Status;
+  if (!Err || !isUnassigned(task)) return false;
+  return !Err.startsWith("no suitable node") || lacksRoom.test(Err);
 }
 
 /**

@@ -106,6 +106,16 @@ describe("rolling update", () => {
     assert.deepEqual(images(world), ["two"]);
   });
 
+  test("a new task that fits nowhere costs no old one", async () => {
+    const world = await running(web(2), { two: { fitsNowhere: true } });
+    await world.setImage("web", "two");
+    await world.run(600_000);
+    assert.deepEqual([state(world), ...images(world)], ["updating", "one", "one"]);
+    await world.setImage("web", "three");
+    await world.until(() => isSettled(world));
+    assert.deepEqual(images(world), ["three", "three"]);
+  });
+
   test("replicas, service labels and update settings restart nothing, and are no update", async () => {
     const world = await running(web(2));
     const before = world.tasks("web").map((task) => task.ID);

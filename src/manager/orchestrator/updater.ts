@@ -274,7 +274,8 @@ function madeTask(plan: ServicePlan, slot: Slot): Task | undefined {
 /** Whether the service's latest update made the task: not an earlier try at the same revision, that had paused. */
 export function isMadeBy({ SpecVersion, UpdateStatus }: Service, task: Task): boolean {
   if (!task.MadeByUpdate || !UpdateStatus || task.SpecVersion.Index !== SpecVersion.Index) return false;
-  return parseRfc3339(task.CreatedAt) >= parseRfc3339(UpdateStatus.StartedAt);
+  // Both are written by transactions, so their texts compare as their times do.
+  return task.CreatedAt >= (UpdateStatus.StartedAt ?? "");
 }
 
 function newestRevision(revisions: Iterable<SpecRevision>): number {

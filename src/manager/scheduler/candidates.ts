@@ -12,7 +12,8 @@ import type { Node } from "../../model/types.ts";
 import { labelOf } from "./constraint.ts";
 import type { Demand, SpreadLabel } from "./demand.ts";
 import { hasResources, isEligible } from "./filters.ts";
-import type { LoadIndex, NodeLoad } from "./load.ts";
+import type { NodeLoad } from "./load.ts";
+import type { LoadIndex } from "./load-index.ts";
 
 export interface Leaf {
   readonly kind: "leaf";

@@ -1,25 +1,14 @@
 /**
- * What the nodes bear, and which tasks wait for one: an index that equals the committed view, built from it once and
- * fed by its commits. Work per commit is that of what changed.
+ * What nodes bear, services have and spec revisions wait for: the entries of the index (`load-index.ts`), and how a
+ * task counts in them.
  *
  * A task bears on its node from the state assigned to running: it holds its reservations and host ports, and counts
- * as active while it is not desired to stop. Decisions that are not yet committed are in the index as assumptions:
- * the commit confirms them, and the next plan takes back what was not confirmed.
- *
- * Loads that grow need not be told: whoever keeps nodes in order of load finds out when it looks. Loads that shrink
- * and nodes that change go into the journal.
- *
- * Other than Swarm, recent failures are still known after a restart, as far as the failed tasks are still stored.
+ * as active while it is not desired to stop.
  */
-
-import { parseRfc3339 } from "../../lib/clock.ts";
-import { assert } from "../../lib/errors.ts";
 import { isActiveDesire, rank, taskStates } from "../../model/state.ts";
 import type { GenericResource, Node, Task } from "../../model/types.ts";
-import type { Commit, View } from "../../store/store.ts";
-import { type Demand, demandOf } from "./demand.ts";
-import { claimGeneric, GenericUse } from "./generic.ts";
-import { Journal } from "./journal.ts";
+import type { Demand } from "./demand.ts";
+import { GenericUse } from "./generic.ts";
 
 /** From this many failures within the window on, a node comes after those with fewer. */
 export const manyFailures = 5;
@@ -88,6 +77,15 @@ export class Group {
     this.revision = revision;
   }
 
+  /** @param at milliseconds since the epoch */
+  failed(slot: number, at: number): void {
+    this.failures ??= new Map();
+    const times = (this.failures.get(slot) ?? []).filter((time) => time > at - failureWindowMs);
+    times.push(at);
+    times.sort((a, b) => a - b);
+    this.failures.set(slot, times.slice(-failuresKept));
+  }
+
   /** Failures and rejections on the node in the last five minutes. */
   failuresOn(slot: number, now: number): number {
     const times = this.failures?.get(slot);
@@ -98,279 +96,53 @@ export class Group {
   }
 }
 
-/** A waiting task whose node is given (a global service's). */
-export interface Preassigned {
-  readonly task: Task;
-  settledAt: number;
+/** Counts a task of the group on the node. */
+export function hold(
+  load: NodeLoad,
+  group: Group,
+  active: boolean,
+  generic: readonly GenericResource[] | undefined,
+): void {
+  count(load, group, active, 1);
+  if (generic && generic.length > 0) (load.generic ??= new GenericUse()).take(generic);
 }
 
-interface Assumption {
-  readonly load: NodeLoad;
-  readonly group: Group;
-  readonly generic: readonly GenericResource[] | undefined;
+/** Takes back a `hold`. */
+export function release(
+  load: NodeLoad,
+  group: Group,
+  active: boolean,
+  generic: readonly GenericResource[] | undefined,
+): void {
+  count(load, group, active, -1);
+  if (generic) load.generic?.giveBack(generic);
 }
 
-export class LoadIndex {
-  /** Revision of the view that the index equals. */
-  revision: number;
-  /** By slot. */
-  readonly slots: (NodeLoad | undefined)[] = [];
-  readonly journal = new Journal();
-  /** Grows when something may have become possible that was not. */
-  improvements = 0;
-  /** Groups with tasks that wait. */
-  readonly waiting = new Set<Group>();
-  readonly preassigned = new Map<string, Preassigned>();
-  /** Waiting tasks that are desired to stop. */
-  readonly unwanted = new Map<string, Task>();
-  readonly #freeSlots: number[] = [];
-  readonly #loads = new Map<string, NodeLoad>();
-  readonly #services = new Map<string, ServiceLoad>();
-  readonly #assumptions = new Map<string, Assumption>();
-
-  constructor(view: View) {
-    this.revision = view.revision;
-    for (const node of view.all("nodes")) this.#setNode(node.ID, node);
-    for (const task of view.all("tasks")) this.#add(task, undefined, view);
+function count(load: NodeLoad, group: Group, active: boolean, by: 1 | -1): void {
+  load.held += by;
+  group.held += by;
+  if (active) {
+    load.active += by;
+    add(group.service.active, load.slot, by);
   }
-
-  /** @param view the committed view, with this commit */
-  apply(commit: Commit, view: View): void {
-    this.revision = commit.revision;
-    for (const change of commit.changes) {
-      if (change.table === "tasks") this.#applyTask(change.before, change.after, view);
-      else if (change.table === "nodes") this.#setNode(change.id, change.after);
-      else if (change.table === "specs") {
-        const { ServiceID, Revision } = (change.after ?? change.before)!;
-        this.#applySpec(ServiceID, Revision, change.after !== undefined, view);
-      }
-    }
-  }
-
-  nodeLoad(nodeId: string): NodeLoad | undefined {
-    return this.#loads.get(nodeId);
-  }
-
-  /** The group that a task that waits belongs to. */
-  groupOf(task: Task): Group | undefined {
-    return this.#services.get(task.ServiceID)?.groups.get(task.SpecVersion.Index);
-  }
-
-  *loads(): Iterable<NodeLoad> {
-    for (const load of this.slots) if (load) yield load;
-  }
-
-  /**
-   * Counts a decision that is about to be committed.
-   * @returns the generic resources that the task gets
-   */
-  assume(task: Task, group: Group, load: NodeLoad): readonly GenericResource[] | undefined {
-    assert(!this.#assumptions.has(task.ID), `task ${task.ID} is placed twice`);
-    const requests = group.demand?.generic ?? [];
-    const offered = load.node?.Description?.Resources?.GenericResources;
-    const generic = requests.length > 0 ? claimGeneric(requests, offered, load.generic) : undefined;
-    this.#hold(load, group, true, generic);
-    this.#assumptions.set(task.ID, { load, group, generic });
-    return generic;
-  }
-
-  /** Takes back every decision that no commit has confirmed. */
-  forgetAssumptions(): void {
-    for (const { load, group, generic } of this.#assumptions.values()) this.#release(load, group, true, generic);
-    this.#assumptions.clear();
-  }
-
-  #applyTask(before: Task | undefined, after: Task | undefined, view: View): void {
-    if (before && after && before.NodeID === after.NodeID && before.SpecVersion.Index === after.SpecVersion.Index) {
-      const kind = bearing(after);
-      if (kind !== "none" && kind === bearing(before)) return; // the common case: a status on the way to running
-      if (isWaiting(before) && isWaiting(after) && this.#replaceWaiting(after)) return;
-    }
-    if (before) this.#remove(before);
-    if (after) this.#add(after, before, view);
-    else if (before) {
-      const group = this.groupOf(before);
-      if (group) this.#dropIfEmpty(group, view);
-    }
-  }
-
-  /** Another text on a task that waits: it keeps its place, and nobody has to look at it again. */
-  #replaceWaiting(task: Task): boolean {
-    const preassigned = this.preassigned.get(task.ID);
-    const waiting = this.groupOf(task)?.waiting;
-    if (preassigned) this.preassigned.set(task.ID, { task, settledAt: preassigned.settledAt });
-    else if (waiting?.has(task.ID)) waiting.set(task.ID, task);
-    else return false;
-    return true;
-  }
-
-  #add(task: Task, before: Task | undefined, view: View): void {
-    const kind = bearing(task);
-    const { State } = task.Status;
-    if (kind === "none" && State !== "pending" && State !== "failed" && State !== "rejected") return;
-    if (State === "pending" && !isActiveDesire(task.DesiredState)) {
-      this.unwanted.set(task.ID, task);
-      return;
-    }
-    const group = this.#groupFor(task, view);
-    if (kind !== "none") {
-      const assumption = this.#assumptions.get(task.ID);
-      if (assumption) {
-        this.#assumptions.delete(task.ID);
-        if (assumption.load.id === task.NodeID && kind === "active") return; // counted already
-        this.#release(assumption.load, assumption.group, true, assumption.generic);
-      }
-      this.#hold(this.#loadFor(task.NodeID), group, kind === "active", task.AssignedGenericResources);
-    } else if (State === "pending") {
-      if (task.NodeID) this.preassigned.set(task.ID, { task, settledAt: -1 });
-      else {
-        group.waiting.set(task.ID, task);
-        group.settledAt = -1;
-        this.waiting.add(group);
-      }
-    } else if (task.NodeID && before?.Status.State !== State) this.#failed(task, group);
-    this.#dropIfEmpty(group, view);
-  }
-
-  #remove(task: Task): void {
-    const kind = bearing(task);
-    if (kind === "none" && task.Status.State !== "pending") return;
-    this.unwanted.delete(task.ID);
-    this.preassigned.delete(task.ID);
-    const group = this.groupOf(task);
-    if (!group) return;
-    if (kind !== "none") {
-      const load = this.#loads.get(task.NodeID);
-      if (load) this.#release(load, group, kind === "active", task.AssignedGenericResources);
-    } else if (group.waiting.delete(task.ID) && group.waiting.size === 0) this.waiting.delete(group);
-  }
-
-  #hold(load: NodeLoad, group: Group, active: boolean, generic: readonly GenericResource[] | undefined): void {
-    load.held++;
-    group.held++;
-    if (active) {
-      load.active++;
-      const counts = group.service.active;
-      counts.set(load.slot, (counts.get(load.slot) ?? 0) + 1);
-    }
-    if (generic && generic.length > 0) (load.generic ??= new GenericUse()).take(generic);
-    const { demand } = group;
-    if (!demand) return;
-    load.nanoCpus += demand.nanoCpus;
-    load.memoryBytes += demand.memoryBytes;
-    for (const port of demand.hostPorts) {
-      load.hostPorts ??= new Map();
-      load.hostPorts.set(port, (load.hostPorts.get(port) ?? 0) + 1);
-    }
-  }
-
-  #release(load: NodeLoad, group: Group, active: boolean, generic: readonly GenericResource[] | undefined): void {
-    load.held--;
-    group.held--;
-    if (active) {
-      load.active--;
-      const counts = group.service.active;
-      const count = (counts.get(load.slot) ?? 0) - 1;
-      if (count > 0) counts.set(load.slot, count);
-      else counts.delete(load.slot);
-    }
-    if (generic) load.generic?.giveBack(generic);
-    const { demand } = group;
-    if (demand) {
-      load.nanoCpus -= demand.nanoCpus;
-      load.memoryBytes -= demand.memoryBytes;
-      for (const port of demand.hostPorts) {
-        const count = (load.hostPorts?.get(port) ?? 0) - 1;
-        if (count > 0) load.hostPorts?.set(port, count);
-        else load.hostPorts?.delete(port);
-      }
-    }
-    this.#improved(load);
-    this.#freeIfGone(load);
-  }
-
-  #failed(task: Task, group: Group): void {
-    const slot = this.#loads.get(task.NodeID)?.slot;
-    if (slot === undefined) return;
-    group.failures ??= new Map();
-    const at = parseRfc3339(task.Status.AppliedAt ?? task.Status.Timestamp);
-    const times = (group.failures.get(slot) ?? []).filter((time) => time > at - failureWindowMs);
-    times.push(at);
-    times.sort((a, b) => a - b);
-    group.failures.set(slot, times.slice(-failuresKept));
-  }
-
-  #setNode(id: string, node: Node | undefined): void {
-    if (!node && !this.#loads.has(id)) return;
-    const load = this.#loadFor(id);
-    load.node = node;
-    load.totalNanoCpus = node?.Description?.Resources?.NanoCPUs ?? 0;
-    load.totalMemoryBytes = node?.Description?.Resources?.MemoryBytes ?? 0;
-    this.#improved(load);
-    this.#freeIfGone(load);
-  }
-
-  #applySpec(serviceId: string, revision: number, exists: boolean, view: View): void {
-    const group = this.#services.get(serviceId)?.groups.get(revision);
-    if (!group) return;
-    const spec = exists && !group.demand && group.held === 0 ? view.spec(serviceId, revision) : undefined;
-    if (spec) {
-      group.demand = demandOf(spec, view);
-      group.settledAt = -1;
-    }
-    this.#dropIfEmpty(group, view);
-  }
-
-  #loadFor(nodeId: string): NodeLoad {
-    let load = this.#loads.get(nodeId);
-    if (!load) {
-      load = new NodeLoad(nodeId, this.#freeSlots.pop() ?? this.slots.length);
-      this.#loads.set(nodeId, load);
-      this.slots[load.slot] = load;
-    }
-    return load;
-  }
-
-  #freeIfGone(load: NodeLoad): void {
-    if (load.node || load.held > 0) return;
-    for (const { groups } of this.#services.values()) {
-      for (const group of groups.values()) group.failures?.delete(load.slot);
-    }
-    this.#loads.delete(load.id);
-    this.slots[load.slot] = undefined;
-    this.#freeSlots.push(load.slot);
-  }
-
-  #improved(load: NodeLoad): void {
-    this.improvements++;
-    load.improvedAt = this.improvements;
-    this.journal.push(load.slot);
-  }
-
-  #groupFor(task: Task, view: View): Group {
-    let service = this.#services.get(task.ServiceID);
-    if (!service) this.#services.set(task.ServiceID, (service = new ServiceLoad(task.ServiceID)));
-    const revision = task.SpecVersion.Index;
-    let group = service.groups.get(revision);
-    if (!group) {
-      group = new Group(service, revision);
-      const spec = view.spec(task.ServiceID, revision);
-      group.demand = spec && demandOf(spec, view);
-      service.groups.set(revision, group);
-    }
-    return group;
-  }
-
-  /** A group lives as long as its spec or a task that it counts. */
-  #dropIfEmpty(group: Group, view: View): void {
-    const { service, revision } = group;
-    if (group.held > 0 || group.waiting.size > 0 || view.spec(service.id, revision)) return;
-    service.groups.delete(revision);
-    if (service.groups.size === 0) this.#services.delete(service.id);
-  }
+  const { demand } = group;
+  if (!demand) return;
+  load.nanoCpus += by * demand.nanoCpus;
+  load.memoryBytes += by * demand.memoryBytes;
+  if (demand.hostPorts.length === 0) return;
+  load.hostPorts ??= new Map();
+  for (const port of demand.hostPorts) add(load.hostPorts, port, by);
 }
 
-function isWaiting(task: Task): boolean {
+/** Counts of 0 are not kept. */
+function add<K>(counts: Map<K, number>, key: K, by: number): void {
+  const sum = (counts.get(key) ?? 0) + by;
+  if (sum > 0) counts.set(key, sum);
+  else counts.delete(key);
+}
+
+/** It is for the scheduler to find (or confirm) its node. */
+export function isWaiting(task: Task): boolean {
   return task.Status.State === "pending" && isActiveDesire(task.DesiredState);
 }
 

@@ -12,7 +12,8 @@ import { KeyedHeap } from "../../lib/heap.ts";
 import type { Branch, Candidates, Fork, Leaf } from "./candidates.ts";
 import type { Demand } from "./demand.ts";
 import { hasPorts, hasResources } from "./filters.ts";
-import { type Group, type LoadIndex, manyFailures, type NodeLoad } from "./load.ts";
+import { type Group, manyFailures, type NodeLoad } from "./load.ts";
+import type { LoadIndex } from "./load-index.ts";
 
 /** Keys of used nodes: failures, then tasks of the service, then tasks in total, in one number below 2^53. */
 const totalSpan = 2 ** 21;

@@ -352,6 +352,24 @@ test("a conflict or a lost commit leaves nothing behind", async () => {
   assert.equal(cluster.task("t5").NodeID, "n1", "the place that was meant for another is free");
 });
 
+test("a commit that the index cannot follow is written all the same, told once, and got over", async () => {
+  const { cluster, schedule } = await start();
+  await cluster.write((tx) => {
+    putNode(tx, "n1");
+    putSpec(tx, "broken", null as never);
+    putTask(tx, "t1", { service: "broken" });
+  });
+  await assert.rejects(schedule(), TypeError);
+  await cluster.write((tx) => {
+    tx.delete("tasks", "t1");
+    putSpec(tx, "web");
+    putTask(tx, "t2");
+  });
+  await assert.rejects(schedule(), TypeError);
+  await schedule();
+  assert.equal(cluster.task("t2").NodeID, "n1");
+});
+
 test("a batch larger than a transaction is placed in several, and the loop is woken by what matters", async () => {
   const { cluster } = await start();
   const scheduler = new Scheduler(cluster.store);

@@ -2,7 +2,7 @@
  * Gives each task that waits in state "pending" a node: "assigned".
  *
  * Tasks of one spec revision are placed as one group (`placement.ts`), on the nodes that their signature has in order
- * of load (`candidates.ts`); what the nodes bear is in an index that follows the commits (`load.ts`). So a batch costs
+ * of load (`candidates.ts`); what the nodes bear is in an index that follows the commits (`load-index.ts`). So a batch costs
  * O(tasks x log nodes), and a single task next to nothing however large the cluster is. There is no waiting for more
  * tasks to come: one is placed at once, and what comes while a batch is being written is the next batch.
  *
@@ -14,12 +14,13 @@
  */
 import { assert } from "../../lib/errors.ts";
 import type { Task, TaskStatus } from "../../model/types.ts";
-import type { Change, Store, View } from "../../store/store.ts";
+import type { Change, Commit, Store, View } from "../../store/store.ts";
 import type { Plan, PlanContext, PlannedChange, Planner } from "../planner.ts";
 import { Candidates } from "./candidates.ts";
 import type { Demand } from "./demand.ts";
 import { explain, isFeasible } from "./filters.ts";
-import { bearing, type Group, LoadIndex, type Preassigned } from "./load.ts";
+import { bearing, type Group } from "./load.ts";
+import { LoadIndex, type Preassigned } from "./load-index.ts";
 import { Placement } from "./placement.ts";
 
 /** The scheduler's only key: tasks are placed together. */
@@ -37,7 +38,9 @@ const fewestSignatures = 16;
 export class Scheduler implements Planner {
   readonly name = "scheduler";
   readonly alone = true;
-  readonly #index: LoadIndex;
+  #index: LoadIndex;
+  /** Why the index no longer follows the store. */
+  #failure: { readonly error: unknown } | undefined;
   readonly #unwatch: () => void;
   /** By signature, the one that was used last at the end. */
   readonly #candidates = new Map<string, Candidates>();
@@ -45,7 +48,7 @@ export class Scheduler implements Planner {
   /** Reads the whole view once, then follows the store until `close`. */
   constructor(store: Store) {
     this.#index = new LoadIndex(store.view);
-    this.#unwatch = store.watch((commit) => this.#index.apply(commit, store.view));
+    this.#unwatch = store.watch((commit) => this.#follow(commit, store.view));
   }
 
   close(): void {
@@ -71,6 +74,7 @@ export class Scheduler implements Planner {
   }
 
   plan(view: View, _key: string, context: PlanContext): Plan {
+    this.#mend(view);
     assert(view.revision === this.#index.revision, "the scheduler plans on the view that its index equals");
     this.#index.forgetAssumptions();
     this.#index.journal.trim(this.#index.slots.length);
@@ -79,6 +83,24 @@ export class Scheduler implements Planner {
     this.#planPreassigned(changes, context);
     this.#planGroups(changes, context);
     return { changes: changes.list, more: changes.more };
+  }
+
+  #follow(commit: Commit, view: View): void {
+    try {
+      this.#index.apply(commit, view);
+    } catch (error) {
+      this.#failure = { error }; // it is not the fault of whoever made the commit: the next plan tells
+    }
+  }
+
+  /** Where the index could not follow the store, makes it anew, and throws why. */
+  #mend(view: View): void {
+    if (!this.#failure) return;
+    const { error } = this.#failure;
+    this.#index = new LoadIndex(view);
+    this.#candidates.clear();
+    this.#failure = undefined;
+    throw error;
   }
 
   /** A task that is to stop before it ever got a node: nobody else would end it. */

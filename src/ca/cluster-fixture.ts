@@ -1,4 +1,4 @@
-/** What a new swarm's first manager begins with: a root, the join tokens, and its own certificate from that root. */
+/** For tests: the certificates of a new swarm and its first manager, made as `swarm init` does. */
 import type { Random } from "../lib/random.ts";
 import type { Cluster, NodeCertificate } from "../model/types.ts";
 import type { NodeIdentity } from "../rpc/services.ts";

@@ -1,0 +1,247 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { FakeEngine } from "../../engine/fake-engine.ts";
+import { FakeClock, settled } from "../../lib/fake-clock.ts";
+import { silentLogger } from "../../lib/log.ts";
+import { seededRandom } from "../../lib/random.ts";
+import type { AssignedTask } from "../../model/types.ts";
+import { fakeTask } from "../fake-manager.ts";
+import { DockerExecutor } from "./docker.ts";
+import { createBody } from "./docker-create.ts";
+import { taskName } from "./docker-labels.ts";
+
+const signal = new AbortController().signal;
+const quiet = () => undefined;
+
+async function setUp() {
+  const engine = new FakeEngine();
+  engine.images.add("bb:1");
+  const clock = new FakeClock();
+  const executor = new DockerExecutor({
+    engine,
+    nodeId: "node1",
+    clock,
+    random: seededRandom(1),
+    log: silentLogger,
+    preferOfflineImage: true,
+  });
+  const changed: string[] = [];
+  const problems: (string | undefined)[] = [];
+  const start = async () => {
+    executor.start({ ready: quiet, changed: (id) => changed.push(id), problem: (text) => problems.push(text) });
+    await settled();
+  };
+  const up = async (task: AssignedTask) => {
+    await executor.prepare(task, signal, quiet);
+    await executor.run(task, signal);
+    await executor.inspect(task.ID);
+  };
+  return { engine, clock, executor, changed, problems, start, up };
+}
+
+test("a task costs a create, a start and one inspection", async () => {
+  const { engine, executor, start, up } = await setUp();
+  await start();
+  engine.calls.length = 0;
+  await up(fakeTask("t1"));
+  await settled();
+  assert.deepEqual(engine.calls, ["image bb:1", "create web.1.t1", "start container1", "inspect container1"]);
+  assert.deepEqual(executor.observe("t1"), {
+    kind: "running",
+    containerId: "container1",
+    detail: {
+      pid: 42,
+      health: "none",
+      ports: { Ports: [{ Protocol: "tcp", TargetPort: 80, PublishedPort: 32768, PublishMode: "host" }] },
+    },
+  });
+  await executor.halt("t1", 1.5e9);
+  assert.equal(engine.calls.at(-1), "stop container1 2");
+  assert.equal(executor.observe("t1")?.kind, "exited");
+  await executor.remove("t1");
+  assert.deepEqual(executor.observe("t1"), { kind: "absent" });
+  assert.deepEqual(executor.taskIds(), []);
+  await executor.stop();
+});
+
+test("nothing is known before the first look, then everything that is ours", async () => {
+  const { engine, executor, start } = await setUp();
+  for (const [id, NodeID] of [
+    ["mine", "node1"],
+    ["theirs", "node2"],
+  ] as const) {
+    const task = fakeTask(id, { NodeID });
+    await engine.createContainer(taskName(task), createBody(task));
+  }
+  assert.equal(executor.observe("mine"), undefined);
+  assert.deepEqual(executor.taskIds(), []);
+  await start();
+  assert.deepEqual(executor.taskIds(), ["mine"]);
+  assert.deepEqual(executor.observe("mine"), { kind: "created", containerId: "container1" });
+  await executor.removeAll();
+  assert.deepEqual([...engine.containers.keys()], ["container2"]);
+  await executor.stop();
+});
+
+test("a name that is taken by the task's own container is adopted; by another it is the task's error", async () => {
+  const { engine, executor, start } = await setUp();
+  await start();
+  engine.quiet = true; // the answer of the first create was lost, and so were its events
+  const task = fakeTask("t1");
+  await engine.createContainer("web.1.t1", createBody(task));
+  await executor.prepare(task, signal, quiet);
+  assert.deepEqual(executor.observe("t1"), { kind: "created", containerId: "container1" });
+
+  await engine.createContainer("web.1.t2", { Image: "bb:1", Labels: {} });
+  await assert.rejects(executor.prepare(fakeTask("t2"), signal, quiet), { code: "AlreadyExists" });
+  await executor.stop();
+});
+
+test("how a container ends: 0 needs no question, another code is asked for its reason", async () => {
+  const { engine, executor, start, up } = await setUp();
+  await start();
+  for (const id of ["zero", "three", "removed"])
+    await up(fakeTask(id, { ServiceAnnotations: { Name: id, Labels: {} } }));
+  engine.calls.length = 0;
+  engine.exit("container1", 0);
+  engine.exit("container2", 3, "why");
+  engine.exit("container3", 137);
+  await engine.removeContainer("container3");
+  await settled();
+  assert.deepEqual(executor.observe("zero"), { kind: "exited", containerId: "container1", exit: { code: 0 } });
+  assert.deepEqual(executor.observe("three"), { kind: "exited", containerId: "container2", exit: undefined });
+  await executor.inspect("three");
+  assert.deepEqual(executor.observe("three"), {
+    kind: "exited",
+    containerId: "container2",
+    exit: { code: 3, reason: "why" },
+  });
+  assert.deepEqual(executor.observe("removed"), { kind: "absent", exit: { code: 137 } });
+  assert.deepEqual(engine.calls, ["remove container3", "inspect container2"]);
+  await executor.stop();
+});
+
+test("health comes by events, also while the container is being looked at", async () => {
+  const { engine, executor, start } = await setUp();
+  await start();
+  const task = fakeTask("t1", { Spec: { ContainerSpec: { Image: "bb:1", Healthcheck: { Test: ["CMD", "true"] } } } });
+  await executor.prepare(task, signal, quiet);
+  await executor.run(task, signal);
+  let open = () => {};
+  engine.gates.set("inspect", new Promise((resolve) => (open = resolve)));
+  const looking = executor.inspect("t1");
+  await settled();
+  engine.setHealth("container1", "healthy");
+  await settled();
+  open();
+  await looking;
+  const health = () => {
+    const seen = executor.observe("t1");
+    return seen?.kind === "running" ? seen.detail?.health : seen?.kind;
+  };
+  assert.equal(health(), "healthy");
+  engine.setHealth("container1", "unhealthy");
+  await settled();
+  assert.equal(health(), "unhealthy");
+  await executor.stop();
+});
+
+test("an answer that comes after the events does not undo them", async () => {
+  const { engine, executor, start } = await setUp();
+  await start();
+  const task = fakeTask("t1");
+  await executor.prepare(task, signal, quiet);
+  const id = "container1";
+  const start1 = engine.startContainer.bind(engine);
+  engine.startContainer = async (which) => {
+    await start1(which);
+    engine.exit(id, 3);
+    await settled(); // the events of its end are faster than the answer
+  };
+  await executor.run(task, signal);
+  assert.equal(executor.observe("t1")?.kind, "exited");
+  await executor.stop();
+});
+
+test("a list that was asked for before an event does not undo it", async () => {
+  const { engine, clock, executor, start, up } = await setUp();
+  await start();
+  await up(fakeTask("t1"));
+  let open = () => {};
+  engine.gates.set("list", new Promise((resolve) => (open = resolve)));
+  engine.stop(true);
+  engine.down = false;
+  await clock.advance(2000); // the stream stands again, the list is being answered
+  engine.exit("container1", 0);
+  await executor.prepare(fakeTask("t2"), signal, quiet);
+  open();
+  await settled();
+  assert.equal(executor.observe("t1")?.kind, "exited");
+  assert.equal(executor.observe("t2")?.kind, "created");
+  await executor.stop();
+});
+
+test("an Engine that restarts: its containers have failed, also those that it stopped well; survivors run on", async () => {
+  const { engine, clock, executor, start, up, changed } = await setUp();
+  await start();
+  await up(fakeTask("t1"));
+  engine.stop();
+  await clock.advance(1500);
+  engine.down = false;
+  changed.length = 0;
+  await clock.advance(1000);
+  assert.deepEqual(changed, ["t1"]);
+  await executor.inspect("t1");
+  assert.deepEqual(executor.observe("t1"), {
+    kind: "exited",
+    containerId: "container1",
+    exit: { code: 0, reason: "the Docker Engine was stopped" },
+  });
+
+  await up(fakeTask("t2"));
+  engine.stop(true);
+  await clock.advance(1500);
+  engine.down = false;
+  await clock.advance(1000);
+  await executor.inspect("t2");
+  assert.equal(executor.observe("t2")?.kind, "running");
+  await executor.stop();
+});
+
+test("an outage is told after two seconds, and its end too; a shorter one is nobody's business", async () => {
+  const { engine, clock, executor, start, problems } = await setUp();
+  await start();
+  engine.stop();
+  await clock.advance(1000);
+  engine.down = false;
+  await clock.advance(2000);
+  assert.deepEqual(problems, []);
+  engine.stop();
+  await clock.advance(3000);
+  assert.deepEqual(problems, ["Cannot connect to the Docker Engine at unix:///fake.sock"]);
+  engine.down = false;
+  await clock.advance(2000);
+  assert.deepEqual(problems.slice(1), [undefined]);
+  await executor.stop();
+  assert.equal(clock.timers, 0);
+});
+
+test("no more than four creates and starts at once; a task that is given up leaves the queue", async () => {
+  const { engine, executor, start } = await setUp();
+  await start();
+  let open = () => {};
+  engine.gates.set("create", new Promise((resolve) => (open = resolve)));
+  const controllers = Array.from({ length: 6 }, () => new AbortController());
+  const tasks = controllers.map((controller, index) => {
+    const task = fakeTask(`t${index}`, { Slot: index + 1 });
+    return executor.prepare(task, controller.signal, quiet);
+  });
+  await settled();
+  assert.equal(engine.calls.filter((call) => call.startsWith("create")).length, 4);
+  controllers[5]?.abort(new Error("given up"));
+  await assert.rejects(tasks[5] ?? Promise.resolve(), /given up/);
+  open();
+  await Promise.all(tasks.slice(0, 5));
+  assert.equal(engine.containers.size, 5);
+  await executor.stop();
+});

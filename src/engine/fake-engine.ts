@@ -1,0 +1,200 @@
+/**
+ * An Engine without containers, for tests: keeps what it is told to create, start, stop and remove, and sends the
+ * events that a real one sends. Whatever a test needs beyond that, it sets.
+ */
+import type { ContainerInspectResponse, ContainerSummary, EventMessage, ImageInspect } from "@docker/node-sdk";
+import { ShoalError } from "../lib/errors.ts";
+import { AsyncQueue } from "../lib/queue.ts";
+import type { ContainerCreateBody, ContainerLogsOptions, Engine, EventsOptions, PullProgress } from "./engine.ts";
+
+/** More events than any test makes. */
+const backlog = 10_000;
+
+export interface FakeContainer {
+  readonly id: string;
+  readonly name: string;
+  readonly body: ContainerCreateBody;
+  state: "created" | "running" | "exited";
+  exitCode: number;
+  error: string;
+  health: "starting" | "healthy" | "unhealthy" | undefined;
+}
+
+export class FakeEngine implements Engine {
+  readonly containers = new Map<string, FakeContainer>();
+  readonly images = new Set<string>();
+  /** Each call, as "name argument". */
+  readonly calls: string[] = [];
+  /** The `since` of each subscription to events. */
+  readonly sinces: (string | undefined)[] = [];
+  /** Every call fails with this, and the event stream ends, as of an Engine that is gone. */
+  down = false;
+  /** Whether events are sent by themselves; a test that wants them late sends them itself. */
+  quiet = false;
+  /** What a pull does; it may wait for the signal. */
+  pull: (reference: string, signal: AbortSignal) => AsyncIterable<PullProgress> = failingPull;
+  /** Awaited in each call of that name before it is answered. */
+  readonly gates = new Map<string, Promise<void>>();
+  #streams = new Set<AsyncQueue<EventMessage>>();
+  #next = 1;
+  #nano = 1e18;
+
+  async createContainer(name: string, body: ContainerCreateBody): Promise<string> {
+    await this.#called("create", name);
+    if ([...this.containers.values()].some((container) => container.name === name)) {
+      throw new ShoalError("AlreadyExists", `Conflict. The container name "/${name}" is already in use`);
+    }
+    if (!this.images.has(body.Image ?? "")) throw new ShoalError("NotFound", `No such image: ${body.Image}`);
+    const id = `container${this.#next++}`;
+    this.containers.set(id, { id, name, body, state: "created", exitCode: 0, error: "", health: undefined });
+    this.#event("create", id);
+    return id;
+  }
+
+  async startContainer(id: string): Promise<void> {
+    await this.#called("start", id);
+    const container = this.#get(id);
+    container.state = "running";
+    if (container.body.Healthcheck) container.health = "starting";
+    this.#event("start", id);
+  }
+
+  async stopContainer(id: string, graceSeconds: number | undefined): Promise<void> {
+    await this.#called("stop", graceSeconds === undefined ? id : `${id} ${graceSeconds}`);
+    this.#get(id);
+    this.exit(id, 0);
+  }
+
+  async removeContainer(id: string): Promise<void> {
+    await this.#called("remove", id);
+    this.#get(id);
+    this.containers.delete(id);
+    this.#event("destroy", id);
+  }
+
+  async inspectContainer(idOrName: string): Promise<ContainerInspectResponse> {
+    await this.#called("inspect", idOrName);
+    const { id, name, body, state, exitCode, error, health } = this.#get(idOrName);
+    return {
+      Id: id,
+      Name: `/${name}`,
+      Config: { Labels: body.Labels, Healthcheck: body.Healthcheck },
+      State: {
+        Status: state,
+        Running: state === "running",
+        Pid: state === "running" ? 42 : 0,
+        ExitCode: exitCode,
+        Error: error,
+        Health: health && { Status: health },
+      },
+      NetworkSettings: { Ports: { "80/tcp": [{ HostPort: "32768" }, { HostPort: "32768" }], "81/tcp": null } },
+    };
+  }
+
+  async listContainers(): Promise<readonly ContainerSummary[]> {
+    const list = [...this.containers.values()].map(({ id, body, state }) => ({
+      Id: id,
+      Labels: body.Labels,
+      State: state,
+    }));
+    await this.#called("list", ""); // answered late, the list is an old one
+    return list;
+  }
+
+  async *pullImage(reference: string, registryAuth: string | undefined, signal: AbortSignal) {
+    await this.#called("pull", registryAuth ? `${reference} ${registryAuth}` : reference);
+    yield* this.pull(reference, signal);
+    this.images.add(reference);
+  }
+
+  async inspectImage(reference: string): Promise<ImageInspect> {
+    await this.#called("image", reference);
+    if (!this.images.has(reference)) throw new ShoalError("NotFound", `No such image: ${reference}`);
+    return { Id: `sha256:${reference}` };
+  }
+
+  async *containerLogs(id: string, options: ContainerLogsOptions) {
+    await this.#called("logs", `${id} ${JSON.stringify(options)}`);
+    yield new Uint8Array();
+  }
+
+  async events({ since }: EventsOptions, signal: AbortSignal): Promise<AsyncIterable<EventMessage>> {
+    await this.#called("events", "");
+    this.sinces.push(since);
+    const stream = new AsyncQueue<EventMessage>(backlog);
+    this.#streams.add(stream);
+    signal.addEventListener("abort", () => stream.fail(signal.reason), { once: true });
+    return stream;
+  }
+
+  async info() {
+    await this.#called("info", "");
+    return { Name: "host1" };
+  }
+
+  async version() {
+    return { Version: "20.10.24" };
+  }
+
+  close(): void {}
+
+  /** A container ends by itself. */
+  exit(id: string, exitCode: number, error = ""): void {
+    const container = this.#get(id);
+    if (container.state !== "running") return;
+    Object.assign(container, { state: "exited", exitCode, error, health: undefined });
+    this.#event("die", id, { exitCode: String(exitCode) });
+  }
+
+  setHealth(id: string, health: "healthy" | "unhealthy"): void {
+    this.#get(id).health = health;
+    this.#event(`health_status: ${health}`, id);
+  }
+
+  /** The Engine goes away; containers with it, unless `survivors`. */
+  stop(survivors = false): void {
+    this.down = true;
+    for (const stream of this.#streams) stream.fail(gone());
+    this.#streams.clear();
+    if (survivors) return;
+    for (const container of this.containers.values()) if (container.state === "running") container.state = "exited";
+  }
+
+  send(event: EventMessage): void {
+    for (const stream of this.#streams) stream.push(event);
+  }
+
+  async #called(name: string, argument: string): Promise<void> {
+    this.calls.push(`${name} ${argument}`.trim());
+    await this.gates.get(name);
+    if (this.down) throw gone();
+  }
+
+  #get(idOrName: string): FakeContainer {
+    const byName = () => [...this.containers.values()].find(({ name }) => name === idOrName);
+    const container = this.containers.get(idOrName) ?? byName();
+    if (!container) throw new ShoalError("NotFound", `No such container: ${idOrName}`);
+    return container;
+  }
+
+  #event(Action: string, id: string, attributes: Readonly<Record<string, string>> = {}): void {
+    const labels = this.containers.get(id)?.body.Labels;
+    if (labels) this.#labels.set(id, labels);
+    this.#nano += 1_000_000;
+    const Attributes = { ...this.#labels.get(id), ...attributes };
+    const event: EventMessage = { Type: "container", Action, Actor: { ID: id, Attributes }, timeNano: this.#nano };
+    if (!this.quiet) this.send(event);
+  }
+
+  /** Labels of containers, also of those that are gone: their `destroy` still carries them. */
+  readonly #labels = new Map<string, Readonly<Record<string, string>>>();
+}
+
+function gone(): ShoalError {
+  return new ShoalError("Unavailable", "Cannot connect to the Docker Engine at unix:///fake.sock");
+}
+
+// biome-ignore lint/correctness/useYield: a pull that fails before its first line
+async function* failingPull(): AsyncGenerator<PullProgress> {
+  throw new ShoalError("Unknown", "no registry");
+}
