@@ -53,7 +53,9 @@ const forbiddenWords: readonly RegExp[] = [
   new RegExp(`\\b${["reg", "istry"].join("")}\\.npm`),
   new RegExp(`\\bCo-${["Auth", "ored"].join("")}`, "i"),
   new RegExp(`\\b(?:${["Cla", "ude"].join("")}|${["Anth", "ropic"].join("")}|${["Chat", "GPT"].join("")})\\b`, "i"),
-  new RegExp(`\\.(?:${["sk", "ip"].join("")}|${["on", "ly"].join("")}|${["to", "do"].join("")})\\(`),
+  new RegExp(
+    `\\b(?:test|it|describe|suite)\\.(?:${["sk", "ip"].join("")}|${["on", "ly"].join("")}|${["to", "do"].join("")})\\(`,
+  ),
   new RegExp(`\\b(?:${["sk", "ip"].join("")}|${["on", "ly"].join("")}|${["to", "do"].join("")}): true`),
   new RegExp(`\\bcatch(?: \\(\\w+\\))? \\{${["\\", "s*"].join("")}\\}`),
 ];

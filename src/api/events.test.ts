@@ -5,7 +5,7 @@ import { after, beforeEach, test } from "node:test";
 import { FakeClock } from "../lib/fake-clock.ts";
 import { specKey } from "../model/types.ts";
 import type { Store } from "../store/store.ts";
-import { aNode, type Fixture, startFixture } from "./api-fixture.ts";
+import { aNode, type Fixture, startFixture } from "./http-fixture.test.ts";
 
 let fixture: Fixture;
 let clock: FakeClock;

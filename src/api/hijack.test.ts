@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
 import type { IncomingMessage } from "node:http";
-import type { Socket } from "node:net";
+import { createServer } from "node:https";
+import type { AddressInfo, Socket } from "node:net";
 import { after, afterEach, before, test } from "node:test";
+import { connect } from "node:tls";
+import { newRoot } from "../ca/root.ts";
 import { beginsHijack } from "../engine/hijack.ts";
-import { type Fixture, readAll, readUntil, startFixture } from "./api-fixture.ts";
+import { type Fixture, readAll, readUntil, startFixture } from "./http-fixture.test.ts";
 
 let fixture: Fixture;
 before(async () => {
@@ -137,6 +140,27 @@ test("a client that breaks off ends the Engine's half", async () => {
   await readUntil(client, /\r\n\r\n/);
   client.destroy();
   await closed;
+});
+
+test("over TLS the end of the input reaches the Engine while the output goes on", async () => {
+  const { certificate, key } = await newRoot(Date.UTC(2026, 0, 1));
+  const server = fixture.adopt(createServer({ cert: certificate, key }));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    const engine = echoAtTheEnd();
+    const { port } = server.address() as AddressInfo;
+    // The certificate is a root's: what is tried here is the stream, not the trust.
+    const options = { port, host: "127.0.0.1", rejectUnauthorized: false, allowHalfOpen: true };
+    const client = connect(options);
+    client.write("POST /containers/x/attach HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+    await readUntil(client, /\r\n\r\n/);
+    client.end("over tls");
+    assert.equal(await readAll(client), "<over tls>");
+    await engine;
+  } finally {
+    server.close();
+    server.closeAllConnections();
+  }
 });
 
 test("which first lines are a hijack", () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { type Fixture, startFixture } from "./api-fixture.ts";
+import { type Fixture, startFixture } from "./http-fixture.test.ts";
 
 let fixture: Fixture;
 before(async () => {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { request as httpRequest, type IncomingMessage } from "node:http";
 import { after, before, test } from "node:test";
-import { type Fixture, readAll, readUntil, startFixture } from "./api-fixture.ts";
+import { type Fixture, readAll, readUntil, startFixture } from "./http-fixture.test.ts";
 
 let fixture: Fixture;
 before(async () => {

@@ -9,9 +9,9 @@ import { ShoalError, type StatusCode, statusCodes } from "../lib/errors.ts";
 import { limits } from "../lib/limits.ts";
 import { type Logger, silentLogger } from "../lib/log.ts";
 import { seededRandom } from "../lib/random.ts";
-import { FakeNode, type Fixture, readAll, readUntil, startFixture } from "./api-fixture.ts";
 import { json, type Route } from "./context.ts";
 import { DaemonError, errorAnswer, inDaemonsWords } from "./errors.ts";
+import { FakeNode, type Fixture, readAll, readUntil, startFixture } from "./http-fixture.test.ts";
 import { ApiServer } from "./server.ts";
 import { ApiVersions } from "./versions.ts";
 
@@ -153,5 +153,23 @@ test("a request of ours that expects to be told to continue is told so", async (
   await readUntil(client, /^HTTP\/1.1 100 Continue\r\n\r\n/);
   client.write("nope");
   assert.match(await readAll(client), /^HTTP\/1.1 400 [\s\S]*invalid JSON/);
+  client.destroy();
+});
+
+test("a client that writes all of a refused body before it reads gets the answer, and keeps its connection", async () => {
+  const large = limits.requestBodyBytes + 1;
+  const client = fixture.open();
+  client.write(`POST /swarm/init HTTP/1.1\r\nHost: d\r\nContent-Length: ${large}\r\n\r\n`);
+  await new Promise((resolve) => client.write(Buffer.alloc(large, "x"), resolve));
+  assert.match(await readUntil(client, /too large[\s\S]*}/), /^HTTP\/1.1 413 /);
+  client.write("GET /swarm HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n");
+  assert.match(await readAll(client), /^HTTP\/1.1 503 /);
+  client.destroy();
+});
+
+test("a refused request that waited to be told to continue ends its connection", async () => {
+  const client = fixture.open();
+  client.write("POST /v1.99/swarm/init HTTP/1.1\r\nHost: d\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+  assert.match(await readAll(client), /^HTTP\/1.1 400 [\s\S]*Connection: close/);
   client.destroy();
 });

@@ -176,8 +176,9 @@ export class ApiServer {
       response.destroy();
       return;
     }
-    // What is left of an unread body is not waited for.
-    if (!request.complete) response.setHeader("Connection", "close");
+    // The rest of an unread body is read and dropped, so that a client that writes first comes to read the answer; one
+    // that waits to be told to continue will not send it at all, and what it sends next would be taken for it.
+    if (!request.complete && request.headers.expect !== undefined) response.setHeader("Connection", "close");
     send(response, { kind: "json", status, body: { message } }, this.#commonHeaders());
   }
 }

@@ -11,6 +11,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { assert, ShoalError } from "../lib/errors.ts";
 import { newId } from "../lib/ids.ts";
+import { unsharedEndpoint } from "../manager/allocator/allocator.ts";
 import { portConflict } from "../manager/allocator/ports.ts";
 import { parseConstraints } from "../manager/scheduler/constraint.ts";
 import { randomName } from "../model/names.ts";
@@ -107,7 +108,13 @@ async function createService(context: ApiContext, request: ApiRequest): Promise<
       throw new ShoalError("AlreadyExists", `name conflicts with an existing object: service ${name} already exists`);
     }
     refusePortConflict(tx, id, spec);
-    tx.create("services", { ID: id, Name: name, SpecVersion: { Index: 1 } });
+    const endpoint = unsharedEndpoint(spec);
+    tx.create("services", {
+      ID: id,
+      Name: name,
+      SpecVersion: { Index: 1 },
+      ...(endpoint ? { Endpoint: endpoint } : {}),
+    });
     const named = spec.Name ? spec : { Name: name, ...withoutName(spec) };
     writeRevision(tx, { id, revision: 1, spec: named, auth });
   });

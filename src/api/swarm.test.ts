@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, beforeEach, test } from "node:test";
 import { ShoalError } from "../lib/errors.ts";
-import { aNode, type Fixture, rootCertificate, startFixture } from "./api-fixture.ts";
+import { aNode, type Fixture, rootCertificate, startFixture } from "./http-fixture.test.ts";
 
 let fixture: Fixture;
 beforeEach(async () => {

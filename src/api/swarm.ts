@@ -32,8 +32,8 @@ export function swarmRoutes(context: ApiContext): Route[] {
 }
 
 async function inspect({ node }: ApiContext): Promise<ApiAnswer> {
-  const view = await currentView(node);
-  return json(200, toSwarm(clusterOf(view.cluster()), tlsInfoOf(clusterOf(view.cluster()).RootCA.Certificate)));
+  const cluster = clusterOf((await currentView(node)).cluster());
+  return json(200, toSwarm(cluster, tlsInfoOf(cluster.RootCA.Certificate)));
 }
 
 async function init({ node }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {

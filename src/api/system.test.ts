@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, beforeEach, test } from "node:test";
 import manifest from "../../package.json" with { type: "json" };
 import type { SwarmInfo } from "../model/types.ts";
-import { aNode, type Fixture, rootCertificate, startFixture } from "./api-fixture.ts";
+import { aNode, type Fixture, rootCertificate, startFixture } from "./http-fixture.test.ts";
 
 let fixture: Fixture;
 beforeEach(async () => {

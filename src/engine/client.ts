@@ -17,7 +17,7 @@ import type {
 import Dockerode from "dockerode";
 import { ShoalError } from "../lib/errors.ts";
 import type { ContainerCreateBody, ContainerLogsOptions, Engine, EventsOptions, PullProgress } from "./engine.ts";
-import { engineError, statusOf } from "./errors.ts";
+import { canceled, engineError, statusOf } from "./errors.ts";
 import { jsonLines } from "./json-lines.ts";
 import { pullTarget } from "./reference.ts";
 
@@ -102,7 +102,7 @@ class DockerodeEngine implements Engine {
     const auth = registryAuth ? { key: registryAuth } : {};
     const answer = await this.#call(this.#docker.createImage(auth, query as object));
     // The status was 200 before the pull began: a failure comes as a line of the stream.
-    for await (const line of jsonLines<PullProgress & { error?: string }>(this.#bytes(answer))) {
+    for await (const line of jsonLines<PullProgress & { error?: string }>(this.#bytes(answer, signal))) {
       if (line.error !== undefined) throw new ShoalError("Unknown", line.error);
       yield line;
     }
@@ -123,7 +123,7 @@ class DockerodeEngine implements Engine {
       statusCodes: { 200: true },
       options: { ...rest, tail: tail ?? "all", timestamps: true, details: true },
     });
-    yield* this.#bytes(answer);
+    yield* this.#bytes(answer, signal);
   }
 
   async events(options: EventsOptions, signal: AbortSignal): Promise<AsyncIterable<EventMessage>> {
@@ -135,7 +135,7 @@ class DockerodeEngine implements Engine {
       statusCodes: { 200: true },
       options: { filters: JSON.stringify(options.filters), ...(options.since ? { since: options.since } : {}) },
     });
-    return jsonLines<EventMessage>(this.#bytes(answer));
+    return jsonLines<EventMessage>(this.#bytes(answer, signal));
   }
 
   async info(): Promise<SystemInfo> {
@@ -178,10 +178,12 @@ class DockerodeEngine implements Engine {
     );
   }
 
-  async *#bytes(answer: NodeJS.ReadableStream): AsyncGenerator<Uint8Array, void, void> {
+  async *#bytes(answer: NodeJS.ReadableStream, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
     try {
       yield* answer as AsyncIterable<Buffer>;
     } catch (error) {
+      // An answer that has begun does not say that it was the signal that broke it off.
+      if (signal.aborted) throw canceled(signal.reason);
       throw engineError(error, this.#address);
     }
   }

@@ -31,7 +31,7 @@ export function engineError(error: unknown, address: string): ShoalError {
   if (error instanceof ShoalError) return error;
   const cause = error as ModemError;
   if (cause?.name === "AbortError" || cause?.code === "ABORT_ERR") {
-    return new ShoalError("Canceled", "the call to the Docker Engine was cancelled", { cause: error });
+    return canceled(error);
   }
   const status = statusOf(error);
   if (status === undefined) {
@@ -39,6 +39,11 @@ export function engineError(error: unknown, address: string): ShoalError {
     return new ShoalError("Unavailable", text, { cause: error });
   }
   return new ShoalError(codeOfStatus[status] ?? "Internal", engineText(cause), { cause: error });
+}
+
+/** The caller's signal has ended the call. */
+export function canceled(cause: unknown): ShoalError {
+  return new ShoalError("Canceled", "the call to the Docker Engine was cancelled", { cause });
 }
 
 function engineText(error: ModemError): string {

@@ -91,12 +91,10 @@ export class FakeEngine implements Engine {
     };
   }
 
-  async listContainers(): Promise<readonly ContainerSummary[]> {
-    const list = [...this.containers.values()].map(({ id, body, state }) => ({
-      Id: id,
-      Labels: body.Labels,
-      State: state,
-    }));
+  async listContainers(labels: readonly string[]): Promise<readonly ContainerSummary[]> {
+    const list = [...this.containers.values()]
+      .filter(({ body }) => labels.every((label) => hasLabel(body.Labels ?? {}, label)))
+      .map(({ id, body, state }) => ({ Id: id, Labels: body.Labels, State: state }));
     await this.#called("list", ""); // answered late, the list is an old one
     return list;
   }
@@ -188,6 +186,11 @@ export class FakeEngine implements Engine {
 
   /** Labels of containers, also of those that are gone: their `destroy` still carries them. */
   readonly #labels = new Map<string, Readonly<Record<string, string>>>();
+}
+
+function hasLabel(labels: Readonly<Record<string, string>>, label: string): boolean {
+  const [key = "", value] = label.split("=");
+  return value === undefined ? labels[key] !== undefined : labels[key] === value;
 }
 
 function gone(): ShoalError {

@@ -70,7 +70,7 @@ test("a key whose changes cannot be made loses all of them, and only them", asyn
 });
 
 test("a plan that does not fit is cut, made anew from what is written, and lets others in between", async () => {
-  const count = limits.changesPerTransaction * 2 + 10;
+  const count = limits.changesPerTransaction * 2 + 60;
   const commits: string[][] = [];
   const { store, loop } = await setUp((key, { view }) => {
     if (key === "small") return { changes: view.network("small") ? [] : [create("small")] };
@@ -82,7 +82,7 @@ test("a plan that does not fit is cut, made anew from what is written, and lets 
   await settled();
   assert.deepEqual(
     commits.map((commit) => commit.length),
-    [1000, 1000, 11],
+    [1000, 1000, 61],
   );
   assert.ok(commits[1]?.includes("small"));
   assert.equal(ids(store).length, count + 1);
@@ -90,7 +90,7 @@ test("a plan that does not fit is cut, made anew from what is written, and lets 
 });
 
 test("a planner that stops at the room there is says so and goes on", async () => {
-  const count = limits.changesPerTransaction * 2 + 10;
+  const count = limits.changesPerTransaction * 2 + 60;
   let longest = 0;
   const { store, loop } = await setUp((_, { view }, { room }) => {
     const changes: PlannedChange[] = [];
@@ -106,6 +106,24 @@ test("a planner that stops at the room there is says so and goes on", async () =
   await settled();
   assert.equal(ids(store).length, count);
   assert.equal(longest, limits.changesPerTransaction);
+  await loop.stop();
+});
+
+test("what belongs together is not cut: a planner that minds the room may end its unit", async () => {
+  const commits: number[] = [];
+  const { store, loop } = await setUp((_, { view }, { room }) => {
+    const changes: PlannedChange[] = [];
+    for (let index = 0; index < 500; index++) {
+      if (view.network(`${index}.0`)) continue;
+      if (changes.length >= room) return { changes, more: true };
+      for (let part = 0; part < 3; part++) changes.push(create(`${index}.${part}`));
+    }
+    return { changes };
+  });
+  store.watch(({ changes }) => commits.push(changes.length));
+  loop.wake("all");
+  await settled();
+  assert.deepEqual(commits, [1002, 498]);
   await loop.stop();
 });
 

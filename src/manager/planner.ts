@@ -71,6 +71,9 @@ const resyncMs = 60_000;
 /** How long a key whose plan failed waits: it most often fails again until someone changes the object. */
 const failedKeyBackoff = { baseMs: 200, maxMs: 30_000 };
 
+/** So many changes may go over the limit, for a planner that minds the room but ends what belongs together. */
+const unitOverhang = 16;
+
 /** The loop of a planner, not yet started. Stop it, then call `unwatch`. */
 export function drive(planner: Planner, runtime: PlannerRuntime): { loop: Loop; unwatch: () => void } {
   const { store, clock, random } = runtime;
@@ -139,16 +142,16 @@ function planBatch(planner: Planner, runtime: PlannerRuntime, tx: Transaction, k
   let written = 0;
   for (const [index, key] of keys.entries()) {
     const room = limits.changesPerTransaction - written;
-    if (room === 0) return { written, later, left: keys.slice(index), failed };
+    if (room <= 0) return { written, later, left: keys.slice(index), failed };
     const mark = tx.mark();
     try {
       const plan = planner.plan(tx, key, { now, nowText: tx.now, newId: makeId, room });
-      const fitting = Math.min(plan.changes.length, room);
+      const fitting = plan.changes.length <= room + unitOverhang ? plan.changes.length : room;
       for (const change of plan.changes.slice(0, fitting)) applyChange(tx, change);
       written += fitting;
       if (plan.againAt !== undefined) later.set(key, plan.againAt);
       assert(!plan.more || fitting > 0, "a plan that says that there is more has changes");
-      if (plan.changes.length > room || plan.more)
+      if (plan.changes.length > fitting || plan.more)
         return { written, later, left: [...keys.slice(index + 1), key], failed };
     } catch (error) {
       tx.undoTo(mark);

@@ -4,14 +4,16 @@
  * time-out.
  */
 import { existsSync } from "node:fs";
+import { ShoalError } from "../lib/errors.ts";
 import type { NodeLayout, PlaygroundLayout } from "./layout.ts";
 import { run } from "./process.ts";
 
 /** Makes the switch and the machine's cable to it, where they are missing. */
 export async function ensureSwitch(layout: PlaygroundLayout): Promise<void> {
   const { switchNamespace, machineInterface, machineAddress, prefixLength } = layout;
-  if (namespaceExists(switchNamespace) && existsSync(`/sys/class/net/${machineInterface}`)) return;
+  if (namespaceExists(switchNamespace) && (await hasInterface(machineInterface))) return;
   await removeSwitch(layout); // half of one, after an interrupted start
+  await refuseTakenAddresses(layout);
   await ipBatch([
     `netns add ${switchNamespace}`,
     `link add ${machineInterface} type veth peer name machine netns ${switchNamespace}`,
@@ -24,11 +26,21 @@ export async function ensureSwitch(layout: PlaygroundLayout): Promise<void> {
   );
 }
 
+/** A second route to the same addresses would send the playground's packets elsewhere. */
+async function refuseTakenAddresses({ machineAddress, prefixLength }: PlaygroundLayout): Promise<void> {
+  const routes = (await run("ip", ["-4", "-o", "route", "show", "to", "match", machineAddress])).split("\n");
+  const taken = routes.find((route) => route !== "" && !route.startsWith("default"));
+  if (taken === undefined) return;
+  throw new ShoalError(
+    "FailedPrecondition",
+    `the playground needs the addresses around ${machineAddress}/${prefixLength}, but this machine has a route there already: ${taken.trim()}`,
+  );
+}
+
 /** Makes the node's namespace, its cable and its address, where they are missing. */
 export async function ensureCable(layout: PlaygroundLayout, node: NodeLayout): Promise<void> {
   if (!namespaceExists(node.namespace)) await ipBatch([`netns add ${node.namespace}`]);
-  const ports = await run("ip", ["-n", layout.switchNamespace, "-o", "link", "show", "type", "veth"]);
-  if (new RegExp(`: ${node.port}@`).test(ports)) return;
+  if (await hasInterface(node.port, layout.switchNamespace)) return;
   await ipBatch(
     [
       `link add ${node.port} type veth peer name eth0 netns ${node.namespace}`,
@@ -60,7 +72,7 @@ export async function removeNodeNetwork(node: NodeLayout): Promise<void> {
 
 export async function removeSwitch(layout: PlaygroundLayout): Promise<void> {
   const { switchNamespace, machineInterface } = layout;
-  if (existsSync(`/sys/class/net/${machineInterface}`)) await run("ip", ["link", "del", machineInterface]);
+  if (await hasInterface(machineInterface)) await run("ip", ["link", "del", machineInterface]);
   if (namespaceExists(switchNamespace)) await run("ip", ["netns", "del", switchNamespace]);
 }
 
@@ -73,6 +85,13 @@ export async function pidsInNamespace(name: string): Promise<number[]> {
   if (!namespaceExists(name)) return [];
   const lines = await run("ip", ["netns", "pids", name]);
   return lines.split("\n").filter(Boolean).map(Number);
+}
+
+/** Asked of `ip`: /sys/class/net shows the interfaces of the namespace that mounted it, which may be another. */
+async function hasInterface(name: string, namespace?: string): Promise<boolean> {
+  const where = namespace === undefined ? [] : ["-n", namespace];
+  const lines = await run("ip", [...where, "-o", "link", "show"]);
+  return lines.split("\n").some((line) => line.split(": ")[1]?.split("@")[0] === name);
 }
 
 /** One fork for many commands: a fork of `ip` costs far more than what it does. */

@@ -63,7 +63,7 @@ async function bringUp(host: string | undefined, undo: (() => Promise<void> | vo
 }
 
 async function bringUpPlayground(undo: (() => Promise<void> | void)[]): Promise<string> {
-  const layout = playgroundLayout("bench", "10.78.0");
+  const layout = playgroundLayout("bench", "10.76.0");
   const playground = new Playground(layout);
   undo.push(() => playground.down());
   await playground.down(); // what an interrupted run has left

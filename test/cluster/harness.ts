@@ -18,10 +18,11 @@ export { sampleImage as image };
 /**
  * The tests' playground: its names, paths and addresses are not the user's. SHOAL_TEST_DAEMON names another program to
  * run as the nodes' daemon (see stock-swarm.sh).
+ * @param name files that name another one than the default may run beside each other
  */
-export function testPlayground(): Playground {
+export function testPlayground(name = "test", subnet = "10.78.0"): Playground {
   const daemonProgram = process.env.SHOAL_TEST_DAEMON ?? defaultMachineOptions.daemonProgram;
-  return new Playground(playgroundLayout("test", "10.78.0"), { ...defaultMachineOptions, daemonProgram });
+  return new Playground(playgroundLayout(name, subnet), { ...defaultMachineOptions, daemonProgram });
 }
 
 /** A fresh node that is in no swarm, with the sample image. Ends what an aborted run left. */

@@ -66,7 +66,6 @@ test("an image that is here and can't be pulled is used, and the failure is reme
 test("a registry that doesn't answer holds up an image that is here for three seconds, once", async () => {
   const { clock, engine, ensure, pulls } = setUp();
   let ended = false;
-  // biome-ignore lint/correctness/useYield: it never answers
   engine.pull = async function* (_, signal) {
     await aborts(signal).finally(() => (ended = true));
   };

@@ -77,8 +77,8 @@ export class DockerImages {
       await this.#engine.inspectImage(reference);
       return undefined;
     } catch (error) {
-      if (isShoalError(error, "NotFound")) return error;
-      throw error;
+      if (!isShoalError(error, "NotFound")) throw error;
+      return new ShoalError("NotFound", `No such image: ${fullName(reference)}`, { cause: error });
     }
   }
 
@@ -137,4 +137,10 @@ export class DockerImages {
     if (this.#pulls.get(key) === pull) this.#pulls.delete(key);
     pull.abort.abort(new ShoalError("Canceled", "nobody waits for this image any more"));
   }
+}
+
+/** As the Engine names it when a container is made from it: with the tag that it would take. */
+function fullName(reference: string): string {
+  const { tag, digest } = parseReference(reference);
+  return tag || digest || isImageId(reference) ? reference : `${reference}:latest`;
 }

@@ -10,7 +10,7 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import { isActiveDesire } from "../../model/state.ts";
-import type { EndpointSpec, Service, ServiceEndpoint, Task } from "../../model/types.ts";
+import type { EndpointSpec, Service, ServiceEndpoint, ServiceSpec, Task } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
 import type { Plan, PlanContext, PlannedChange, Planner } from "../planner.ts";
 import { allocatePorts, dynamicPorts, freesDynamicPorts } from "./ports.ts";
@@ -49,6 +49,14 @@ export const allocator: Planner = {
 /** Whether the endpoint was made from the current spec, so that tasks may be made with it. */
 export function isAllocated(service: Service, view: View): boolean {
   return service.Endpoint !== undefined && isDeepStrictEqual(service.Endpoint.Spec, endpointSpec(service, view));
+}
+
+/**
+ * The endpoint of a service that shares nothing with others: whoever writes its spec may give it at once, and spares
+ * it the wait for the allocator. Undefined where there are ports to allocate.
+ */
+export function unsharedEndpoint(spec: ServiceSpec): ServiceEndpoint | undefined {
+  return spec.EndpointSpec?.Ports?.length ? undefined : { Spec: spec.EndpointSpec ?? {} };
 }
 
 function endpointSpec(service: Service, view: View): EndpointSpec {

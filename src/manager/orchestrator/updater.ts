@@ -61,7 +61,7 @@ export function planUpdate(plan: ServicePlan, slots: readonly Slot[]): UpdatePla
   if (isPaused || !(isRunning || outdated.length + inHandOver > 0)) {
     return application(plan, { begin: new Set(), paused: isPaused, order: rules.order });
   }
-  return new Update(plan, rules, { outdated, begun, inHandOver, adopted }).decide();
+  return new Update(plan, rules, { outdated, begun: isRunning ? begun : [], inHandOver, adopted }).decide();
 }
 
 /** Where the slots are in the update. */

@@ -19,7 +19,7 @@ import { newCluster } from "../model/cluster.ts";
 import type { Node, SwarmInitRequest } from "../model/types.ts";
 import { MemoryBackend } from "../store/memory.ts";
 import { Store } from "../store/store.ts";
-import { createApi } from "./api.ts";
+import { type Api, createApi } from "./api.ts";
 import type { ActiveManager, ApiContext, LocalNode, LocalNodeInfo } from "./context.ts";
 
 /** A root as `ca/` makes them, fixed so that tests can compare what is made of it. */
@@ -97,6 +97,8 @@ export interface Fixture {
   /** Lines that were logged as errors. */
   readonly errors: string[];
   call(method: string, path: string, body?: unknown): Promise<Answer>;
+  /** Makes another server answer the same API. */
+  readonly adopt: Api["adopt"];
   /** A raw connection to the API's socket. */
   open(): Socket;
   close(): Promise<void>;
@@ -127,6 +129,7 @@ export async function startFixture(options: { clock?: Clock; engineApiVersion?: 
     engine,
     errors,
     onEngine: (_request, response) => response.writeHead(404).end(),
+    adopt: api.adopt,
     call: (method, path, body) => call(socketPath, method, path, body),
     open: () => connect({ path: socketPath, allowHalfOpen: true }),
     async close() {

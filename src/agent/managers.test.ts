@@ -1,0 +1,31 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { seededRandom } from "../lib/random.ts";
+import { ManagerList } from "./managers.ts";
+
+const peers = (...addresses: string[]) => addresses.map((address) => ({ nodeId: address, address, weight: 1 }));
+
+test("one that failed is left for one that hasn't; when all have, each gets its turn", () => {
+  const list = new ManagerList(["a", "b"], seededRandom(1));
+  list.failed("a");
+  assert.equal(list.pick(), "b");
+  list.failed("b");
+  list.failed("b");
+  assert.equal(list.pick(), "a");
+  list.worked("b");
+  assert.equal(list.pick(), "b");
+});
+
+test("all are used when all work", () => {
+  const list = new ManagerList(["a", "b", "c"], seededRandom(1));
+  assert.deepEqual(new Set(Array.from({ length: 50 }, () => list.pick())), new Set(["a", "b", "c"]));
+});
+
+test("the list of a session replaces the one before; an empty one does not", () => {
+  const list = new ManagerList(["a"], seededRandom(1));
+  list.replace(peers("b"));
+  assert.equal(list.pick(), "b");
+  list.replace([]);
+  assert.equal(list.pick(), "b");
+  assert.equal(new ManagerList([], seededRandom(1)).pick(), undefined);
+});
