@@ -59,12 +59,15 @@ class DockerodeEngine implements Engine {
   readonly #address: string;
   readonly #connections = new OpaqueAgent({ keepAlive: true, maxFreeSockets: idleConnections });
   readonly #docker: Dockerode;
+  /** Without kept-alive connections: each call makes its own. */
+  readonly #unpooled: Dockerode;
 
   constructor(socketPath: string) {
     this.#address = `unix://${socketPath}`;
     // All places are named, so that DOCKER_HOST in the environment of the daemon (its own socket!) is not taken.
     const options = { socketPath, host: undefined, port: undefined, protocol: "http" as const };
     this.#docker = new Dockerode({ ...options, agent: this.#connections } as Dockerode.DockerOptions);
+    this.#unpooled = new Dockerode({ ...options, agent: new Agent({ keepAlive: false }) } as Dockerode.DockerOptions);
   }
 
   async createContainer(name: string, body: ContainerCreateBody): Promise<string> {
@@ -136,6 +139,10 @@ class DockerodeEngine implements Engine {
       options: { filters: JSON.stringify(options.filters), ...(options.since ? { since: options.since } : {}) },
     });
     return jsonLines<EventMessage>(this.#bytes(answer, signal));
+  }
+
+  async ping(): Promise<void> {
+    await this.#call(this.#unpooled.ping());
   }
 
   async info(): Promise<SystemInfo> {

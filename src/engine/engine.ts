@@ -73,6 +73,11 @@ export interface Engine {
    * Events; resolves when the Engine has accepted the subscription, so that what happens after it can't be missed.
    */
   events(options: EventsOptions, signal: AbortSignal): Promise<AsyncIterable<EventMessage>>;
+  /**
+   * Asks for a sign of life over a new connection. An Engine on its way out still answers on old ones (and stops its
+   * containers meanwhile), but takes no new one: `Unavailable`.
+   */
+  ping(): Promise<void>;
   info(): Promise<SystemInfo>;
   version(): Promise<SystemVersion>;
   /** Drops idle connections. Calls under way end by themselves. */

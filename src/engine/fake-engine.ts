@@ -29,6 +29,8 @@ export class FakeEngine implements Engine {
   readonly sinces: (string | undefined)[] = [];
   /** Every call fails with this, and the event stream ends, as of an Engine that is gone. */
   down = false;
+  /** On its way out: takes no new connection. */
+  closing = false;
   /** Whether events are sent by themselves; a test that wants them late sends them itself. */
   quiet = false;
   /** What a pull does; it may wait for the signal. */
@@ -62,7 +64,7 @@ export class FakeEngine implements Engine {
   async stopContainer(id: string, graceSeconds: number | undefined): Promise<void> {
     await this.#called("stop", graceSeconds === undefined ? id : `${id} ${graceSeconds}`);
     this.#get(id);
-    this.exit(id, 0);
+    this.terminate(id);
   }
 
   async removeContainer(id: string): Promise<void> {
@@ -125,6 +127,11 @@ export class FakeEngine implements Engine {
     return stream;
   }
 
+  async ping(): Promise<void> {
+    await this.#called("ping", "");
+    if (this.closing) throw gone();
+  }
+
   async info() {
     await this.#called("info", "");
     return { Name: "host1" };
@@ -142,6 +149,12 @@ export class FakeEngine implements Engine {
     if (container.state !== "running") return;
     Object.assign(container, { state: "exited", exitCode, error, health: undefined });
     this.#event("die", id, { exitCode: String(exitCode) });
+  }
+
+  /** Somebody else, or the Engine on its way out, stops a container, which obeys. */
+  terminate(id: string): void {
+    this.#event("kill", id, { signal: "15" });
+    this.exit(id, 0);
   }
 
   setHealth(id: string, health: "healthy" | "unhealthy"): void {

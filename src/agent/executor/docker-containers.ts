@@ -17,8 +17,10 @@ interface Known {
   changedAt: number;
   /** Exit code of the last `die` event. */
   exitCode: number | undefined;
-  /** The Engine went away while it ran. */
-  lostWhileRunning: boolean;
+  /** The Engine went away while it ran, or while it was not clear why it had ended. */
+  lost: boolean;
+  /** Somebody sent it a signal: `us`, or someone else, which may be the Engine on its way out. */
+  signalledBy: "us" | "others" | undefined;
 }
 
 /** Said where a container ended well only because its Engine was stopped. */
@@ -89,7 +91,19 @@ export class DockerContainers {
 
   /** The Engine can't be reached: what runs may not survive it. */
   lost(): void {
-    for (const known of this.#tasks.values()) known.lostWhileRunning ||= known.observation.kind === "running";
+    for (const known of this.#tasks.values()) known.lost ||= unsettled(known.observation);
+  }
+
+  /** We are about to stop it: the signal that it gets is ours. */
+  halting(taskId: string): void {
+    const known = this.#tasks.get(taskId);
+    if (known) known.signalledBy = "us";
+  }
+
+  /** It ended well, but only after a signal that was not ours: that may have been the Engine's own end. */
+  suspicious(taskId: string): boolean {
+    const known = this.#tasks.get(taskId);
+    return known?.observation.kind === "exited" && !known.observation.exit && known.signalledBy === "others";
   }
 
   event({ Action = "", Actor }: EventMessage): void {
@@ -115,10 +129,13 @@ export class DockerContainers {
         if (kind === "running") return false;
         this.#put(taskId, containerId, { kind: "running", containerId });
         return true;
+      case "kill":
+        if (known) known.signalledBy ??= "others";
+        return false;
       case "die": {
         const code = Number(attributes.exitCode ?? 0);
-        // A code of 0 says it all; for another the Engine may know a reason.
-        const exit = code === 0 ? { code } : undefined;
+        // A code of 0 says it all, unless the container was told to end; for another the Engine may know a reason.
+        const exit = code === 0 && known?.signalledBy !== "others" ? { code } : undefined;
         this.#put(taskId, containerId, { kind: "exited", containerId, exit }).exitCode = code;
         return true;
       }
@@ -172,7 +189,7 @@ export class DockerContainers {
     const known = this.#tasks.get(taskId);
     const containerId = detail.Id ?? "";
     if (known && known.changedAt > mark) return false;
-    const lost = known?.containerId === containerId && known.lostWhileRunning;
+    const lost = known?.containerId === containerId && known.lost;
     const observation = inspectedObservation(containerId, detail);
     if (observation.kind === "exited" && observation.exit?.code === 0 && lost) {
       // A container that the Engine stopped on its own way out has not finished its work.
@@ -204,11 +221,16 @@ export class DockerContainers {
       containerId,
       changedAt: ++this.#changes,
       exitCode: same ? known.exitCode : undefined,
-      lostWhileRunning: same && known.lostWhileRunning && observation.kind !== "running",
+      lost: same && known.lost && observation.kind !== "running",
+      signalledBy: same ? known.signalledBy : undefined,
     };
     this.#tasks.set(taskId, next);
     return next;
   }
+}
+
+function unsettled(observation: Observation): boolean {
+  return observation.kind === "running" || (observation.kind === "exited" && !observation.exit);
 }
 
 function codeOnly(code: number | undefined): Exit | undefined {

@@ -208,6 +208,31 @@ test("an Engine that restarts: its containers have failed, also those that it st
   await executor.stop();
 });
 
+test("stopped from outside with 0: finished, unless it was the Engine on its way out", async () => {
+  const { engine, clock, executor, start, up } = await setUp();
+  await start();
+  await up(fakeTask("t1"));
+  await up(fakeTask("t2", { Slot: 2 }));
+  engine.terminate("container1");
+  await settled();
+  await executor.inspect("t1");
+  const seen = executor.observe("t1");
+  assert.deepEqual(seen?.kind === "exited" && seen.exit, { code: 0, reason: undefined });
+
+  engine.closing = true;
+  engine.terminate("container2");
+  await settled();
+  await assert.rejects(executor.inspect("t2"), { code: "Unavailable" });
+  engine.stop();
+  await clock.advance(1000);
+  Object.assign(engine, { closing: false, down: false });
+  await clock.advance(1000);
+  await executor.inspect("t2");
+  const end = executor.observe("t2");
+  assert.deepEqual(end?.kind === "exited" && end.exit, { code: 0, reason: "the Docker Engine was stopped" });
+  await executor.stop();
+});
+
 test("an outage is told after two seconds, and its end too; a shorter one is nobody's business", async () => {
   const { engine, clock, executor, start, problems } = await setUp();
   await start();

@@ -68,7 +68,7 @@ export class DockerExecutor implements Executor {
       filters: {
         type: ["container"],
         label: [taskIdLabel],
-        event: ["create", "start", "die", "destroy", "health_status"],
+        event: ["create", "start", "kill", "die", "destroy", "health_status"],
       },
       listener: {
         connected: () => this.#sync(),
@@ -139,6 +139,7 @@ export class DockerExecutor implements Executor {
       if (!id) return;
       const mark = this.#containers.mark();
       try {
+        if (this.#containers.suspicious(taskId)) await this.#options.engine.ping();
         const detail = await this.#options.engine.inspectContainer(id);
         if (this.#containers.inspected(taskId, detail, mark)) return;
       } catch (error) {
@@ -153,6 +154,7 @@ export class DockerExecutor implements Executor {
     const id = this.#containers.containerId(taskId);
     if (!id) return;
     const graceSeconds = graceNanoseconds === undefined ? undefined : Math.ceil(graceNanoseconds / 1e9);
+    this.#containers.halting(taskId);
     try {
       await this.#options.engine.stopContainer(id, graceSeconds);
       this.#containers.stopped(taskId, id);
