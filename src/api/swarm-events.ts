@@ -103,6 +103,7 @@ function actorOf(
     case "cluster":
     case "specs":
     case "tasks":
+    case "locks":
       return undefined;
   }
 }

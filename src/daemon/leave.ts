@@ -16,5 +16,9 @@ export interface RemoveOptions {
 /** Removes every container of this node's tasks, running or not, with its anonymous volumes. */
 export async function removeTaskContainers(options: RemoveOptions): Promise<void> {
   const engine = dockerEngine(options.engineSocket);
-  await new DockerExecutor({ ...options, engine }).removeAll();
+  try {
+    await new DockerExecutor({ ...options, engine }).removeAll();
+  } finally {
+    engine.close();
+  }
 }

@@ -12,6 +12,7 @@ import { renewalTime } from "../ca/chain.ts";
 import type { IdentityFiles } from "../ca/identity-files.ts";
 import { renewIdentity } from "../ca/join.ts";
 import { dockerEngine } from "../engine/client.ts";
+import type { Engine } from "../engine/engine.ts";
 import { type Clock, within } from "../lib/clock.ts";
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
@@ -50,6 +51,7 @@ export class Member {
   readonly #store: Store;
   readonly #manager: Manager;
   readonly #server: RpcServer;
+  readonly #engine: Engine;
   readonly #taskDatabase: TaskDatabase;
   readonly #agent: Agent;
   readonly #unwatch: () => void;
@@ -67,13 +69,14 @@ export class Member {
     this.#manager = new Manager({ nodeId: state.nodeId, store, clock, random, log, peers: () => [self] });
     this.#server = createRpcServer({ services: this.#manager.services, identity, log });
     this.#unwatch = watchRemovedNodes(store, (nodeId) => this.#server.disconnect(nodeId));
+    this.#engine = dockerEngine(options.engineSocket);
     this.#taskDatabase = openTaskDatabase(tasksDirectory(options.dataDirectory));
     this.#agent = new Agent({
       identity,
       dialer: managerDialer,
       managers: state.managers.map(({ address }) => address),
       executor: new DockerExecutor({
-        engine: dockerEngine(options.engineSocket),
+        engine: this.#engine,
         nodeId: state.nodeId,
         clock,
         random,
@@ -158,6 +161,7 @@ export class Member {
     this.#unwatch();
     await this.#server.close();
     await this.#agent.stop();
+    this.#engine.close();
     await this.#manager.stop();
     await this.#saving;
     await this.#taskDatabase.close();

@@ -77,6 +77,18 @@ test("what has started or stopped already is as good as done", async () => {
   await engine().stopContainer("x", 3);
 });
 
+test("DOCKER_HOST in the environment (it may be Shoal's own socket) is not looked at", async () => {
+  const before = process.env.DOCKER_HOST;
+  process.env.DOCKER_HOST = "tcp://127.0.0.1:1";
+  try {
+    answer = json(200, { Version: "20.10.24" });
+    assert.equal((await engine().version()).Version, "20.10.24");
+  } finally {
+    if (before === undefined) delete process.env.DOCKER_HOST;
+    else process.env.DOCKER_HOST = before;
+  }
+});
+
 test("an Engine that is not there, and one that goes away", async () => {
   const nowhere = dockerEngine(join(directory, "nothing.sock"));
   await assert.rejects(nowhere.info(), {

@@ -67,7 +67,10 @@ class DockerodeEngine implements Engine {
     // All places are named, so that DOCKER_HOST in the environment of the daemon (its own socket!) is not taken.
     const options = { socketPath, host: undefined, port: undefined, protocol: "http" as const };
     this.#docker = new Dockerode({ ...options, agent: this.#connections } as Dockerode.DockerOptions);
-    this.#unpooled = new Dockerode({ ...options, agent: new Agent({ keepAlive: false }) } as Dockerode.DockerOptions);
+    this.#unpooled = new Dockerode({
+      ...options,
+      agent: new OpaqueAgent({ keepAlive: false }),
+    } as Dockerode.DockerOptions);
   }
 
   async createContainer(name: string, body: ContainerCreateBody): Promise<string> {

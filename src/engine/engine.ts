@@ -17,7 +17,7 @@ import type {
   SystemVersion,
 } from "@docker/node-sdk";
 
-/** The body of a create; two members of it are newer than the generated types. */
+/** The body of a create. */
 export type ContainerCreateBody = ContainerCreateRequest;
 
 /** One line of the stream that a pull answers with. */

@@ -277,6 +277,12 @@ export interface Network extends StoredObject {
   readonly Predefined: boolean;
 }
 
+/** A row that managers write to take turns (`store/view.ts`). */
+export interface Lock extends StoredObject {
+  /** Node id of the manager that has it; "" where only the turn matters. */
+  readonly Holder: string;
+}
+
 /**
  * A task with everything that its agent needs, joined from task, spec revision and service. This is what travels to
  * the agents (as swarmkit's Task message) and what the API shows.

@@ -20,15 +20,42 @@ export interface Batch {
 
 export type CommitResult = { readonly kind: "committed"; readonly revision: number } | { readonly kind: "conflict" };
 
+/** What one commit wrote. `object` undefined: deleted. */
+export interface BackendCommit {
+  readonly revision: number;
+  readonly writes: readonly {
+    readonly table: TableName;
+    readonly id: string;
+    readonly object: StoredObject | undefined;
+  }[];
+}
+
 export interface Backend {
-  /** Everything that is stored, and the current revision. Called once, before any commit. */
+  /** Everything that is stored, and its revision. Called once, before anything else. */
   load(): Promise<{ readonly revision: number; readonly records: Iterable<StoredRecord> }>;
   /**
-   * Writes all or nothing, and resolves when it is durable. Never called while another commit is under way.
-   * `object.Version` in a put is not yet set: a put's version is the revision that this resolves to.
+   * From now on tells `listener` of each commit after the one that was loaded, by this manager or another, each once
+   * and in the order of revisions. Called once, in the turn in which `load` resolved. Objects come without their
+   * version (it is the commit's revision), and are the listener's to complete.
+   * @param lost told once if commits can't be followed any more; the backend is of no use from then on
+   */
+  follow(listener: (commit: BackendCommit) => void, lost: (error: unknown) => void): void;
+  /**
+   * Writes all or nothing, and resolves when it is durable and the listener has been told of it. Never called while
+   * another commit of this manager is under way. When it rejects, nothing is known of the write's outcome.
    */
   commit(batch: Batch): Promise<CommitResult>;
-  /** The newest revision that any manager has committed: what a read has to wait for. */
+  /**
+   * The newest revision that any manager has committed: what a read has to wait for.
+   * Unavailable where that can't be known (no quorum).
+   */
   currentRevision(): Promise<number>;
   close(): Promise<void>;
+}
+
+/** A batch as the listener of its own manager is told of it. */
+export function commitOf(batch: Batch, revision: number): BackendCommit {
+  const puts = batch.puts.map(({ table, object }) => ({ table, id: object.ID, object }));
+  const deletes = batch.deletes.map(({ table, id }) => ({ table, id, object: undefined }));
+  return { revision, writes: [...puts, ...deletes] };
 }

@@ -6,7 +6,14 @@
 import { open, type RootDatabase } from "lmdb";
 import { ShoalError } from "../lib/errors.ts";
 import type { StoredObject } from "../model/types.ts";
-import type { Backend, Batch, CommitResult, StoredRecord } from "./backend.ts";
+import {
+  type Backend,
+  type BackendCommit,
+  type Batch,
+  type CommitResult,
+  commitOf,
+  type StoredRecord,
+} from "./backend.ts";
 import type { ValueCipher } from "./encryption.ts";
 import { type TableName, tableNames } from "./tables.ts";
 
@@ -24,6 +31,7 @@ export class LmdbBackend implements Backend {
   readonly #database: RootDatabase<Buffer, string>;
   readonly #cipher: ValueCipher;
   #revision = 0;
+  #listener: (commit: BackendCommit) => void = () => {};
 
   /** Opens (or creates) the environment. DataLoss where it is there but cannot be read. */
   constructor(options: LmdbOptions) {
@@ -56,6 +64,10 @@ export class LmdbBackend implements Backend {
     return { revision: this.#revision, records };
   }
 
+  follow(listener: (commit: BackendCommit) => void): void {
+    this.#listener = listener;
+  }
+
   async commit(batch: Batch): Promise<CommitResult> {
     for (const { table, id, revision } of batch.guards) {
       const value = this.#database.get(keyOf(table, id));
@@ -78,6 +90,7 @@ export class LmdbBackend implements Backend {
       throw new ShoalError("Unavailable", "the store cannot be written (is the disk full?)", { cause });
     }
     this.#revision = revision;
+    this.#listener(commitOf(batch, revision));
     return { kind: "committed", revision };
   }
 

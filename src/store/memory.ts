@@ -1,14 +1,26 @@
 /** A backend without a disk: for tests, the simulation and benchmarks. It outlives the stores that are opened on it. */
 import type { StoredObject } from "../model/types.ts";
-import type { Backend, Batch, CommitResult, StoredRecord } from "./backend.ts";
+import {
+  type Backend,
+  type BackendCommit,
+  type Batch,
+  type CommitResult,
+  commitOf,
+  type StoredRecord,
+} from "./backend.ts";
 import type { TableName } from "./tables.ts";
 
 export class MemoryBackend implements Backend {
   #revision = 0;
   readonly #records = new Map<string, StoredRecord & { revision: number }>();
+  #listener: (commit: BackendCommit) => void = () => {};
 
   async load() {
     return { revision: this.#revision, records: [...this.#records.values()] };
+  }
+
+  follow(listener: (commit: BackendCommit) => void): void {
+    this.#listener = listener;
   }
 
   async commit(batch: Batch): Promise<CommitResult> {
@@ -21,6 +33,7 @@ export class MemoryBackend implements Backend {
       this.#records.set(key(table, object.ID), { table, object, revision });
     }
     for (const { table, id } of batch.deletes) this.#records.delete(key(table, id));
+    this.#listener(commitOf(batch, revision));
     return { kind: "committed", revision };
   }
 

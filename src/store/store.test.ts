@@ -5,16 +5,89 @@ import { systemClock } from "../lib/clock.ts";
 import type { Backend, Batch, CommitResult } from "./backend.ts";
 import { MemoryBackend } from "./memory.ts";
 import { type Commit, Store } from "./store.ts";
+import { leadLock } from "./view.ts";
 
 const network = (ID: string, Name = ID) => ({ ID, Name, Labels: {}, Driver: "bridge", Predefined: false });
 const open = (backend: Backend = new MemoryBackend()) => Store.open(backend, systemClock);
 
 describe("store", () => {
+  it("refuses a fenced write once another manager leads, alone and in a commit with others", async () => {
+    const store = await open();
+    const lead = await store.update((tx) => tx.create("locks", { ID: leadLock, Holder: "m1" }));
+    const fence = { nodeId: "m1", revision: lead.Version.Index };
+    await store.update((tx) => tx.create("networks", network("n1")), { fence });
+    const [taken, late, free] = await Promise.allSettled([
+      store.update((tx) => tx.put("locks", { ...tx.get("locks", leadLock)!, Holder: "m2" })),
+      store.update((tx) => tx.create("networks", network("n2")), { fence }),
+      store.update((tx) => tx.create("networks", network("n3"))),
+    ]);
+    assert.deepEqual([taken?.status, late?.status, free?.status], ["fulfilled", "rejected", "fulfilled"]);
+    await assert.rejects(
+      store.update((tx) => tx.create("networks", network("n4")), { fence }),
+      { code: "Aborted" },
+    );
+    assert.deepEqual(
+      [...store.view.all("networks")].map(({ ID }) => ID),
+      ["n1", "n3"],
+    );
+  });
+
+  it("guards a fenced commit by the lead's row in the backend", async () => {
+    const memory = new MemoryBackend();
+    const batches: Batch[] = [];
+    const store = await open({
+      load: () => memory.load(),
+      follow: (listener) => memory.follow(listener),
+      commit: (batch) => {
+        batches.push(batch);
+        return memory.commit(batch);
+      },
+      currentRevision: () => memory.currentRevision(),
+      close: () => memory.close(),
+    });
+    await store.update((tx) => tx.create("locks", { ID: leadLock, Holder: "m1" }));
+    await store.update((tx) => tx.create("networks", network("n1")), { fence: { nodeId: "m1", revision: 1 } });
+    assert.deepEqual(batches[1]?.guards, [
+      { table: "networks", id: "n1", revision: 0 },
+      { table: "locks", id: leadLock, revision: 1 },
+    ]);
+  });
+
+  it("waits for commits that the backend tells of late, and fails who waits when it can't be followed any more", async () => {
+    const memory = new MemoryBackend();
+    let tell = () => {};
+    let lose = (_: unknown) => {};
+    const store = await open({
+      load: () => memory.load(),
+      follow: (listener, lost) => {
+        lose = lost;
+        memory.follow((commit) => (tell = () => listener(commit)));
+      },
+      commit: (batch) => memory.commit(batch),
+      currentRevision: () => memory.currentRevision(),
+      close: () => memory.close(),
+    });
+    let done = false;
+    const write = store.update((tx) => tx.create("networks", network("n1"))).then(() => (done = true));
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(done, false);
+    const read = store.caughtUp();
+    tell();
+    await Promise.all([write, read]);
+    assert.equal(store.view.get("networks", "n1")?.Version.Index, 1);
+    const second = store.update((tx) => tx.create("networks", network("n2")));
+    await new Promise((resolve) => setImmediate(resolve));
+    lose(new Error("the watch broke"));
+    await assert.rejects(second, /the watch broke/);
+    await assert.rejects(store.caughtUp(), /the watch broke/);
+  });
+
   it("shows a write to nobody before the backend has it", async () => {
     const memory = new MemoryBackend();
     let release = () => {};
     const held: Backend = {
       load: () => memory.load(),
+      follow: (listener) => memory.follow(listener),
       commit: async (batch: Batch): Promise<CommitResult> => {
         await new Promise<void>((resolve) => (release = resolve));
         return memory.commit(batch);
@@ -79,6 +152,7 @@ describe("store", () => {
     let conflicts = 2;
     const store = await open({
       load: () => memory.load(),
+      follow: (listener) => memory.follow(listener),
       commit: async (batch) => (conflicts-- > 0 ? { kind: "conflict" } : memory.commit(batch)),
       currentRevision: () => memory.currentRevision(),
       close: () => memory.close(),

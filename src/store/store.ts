@@ -14,12 +14,12 @@ import { rfc3339 } from "../lib/clock.ts";
 import { assert, ShoalError } from "../lib/errors.ts";
 import { limits } from "../lib/limits.ts";
 import type { StoredObject } from "../model/types.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, BackendCommit } from "./backend.ts";
 import type { Table } from "./table.ts";
 import { type TableName, type Tables, tableNames, tableOf } from "./tables.ts";
-import { BaseView, Transaction, type View } from "./view.ts";
+import { BaseView, type Fence, Transaction, type View } from "./view.ts";
 
-export type { Transaction, View } from "./view.ts";
+export type { Fence, Transaction, View } from "./view.ts";
 
 /** One object's change in a commit: created (no `before`), updated, or deleted (no `after`). */
 export type Change = {
@@ -38,9 +38,15 @@ export interface Commit {
 
 type AnyTable = Table<StoredObject>;
 
+export interface UpdateOptions {
+  readonly alone?: boolean;
+  readonly fence?: Fence;
+}
+
 interface Waiting {
   readonly change: (tx: Transaction) => unknown;
   readonly alone: boolean;
+  readonly fence: Fence | undefined;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -56,8 +62,11 @@ export class Store {
   readonly #view: CommittedView;
   readonly #watchers = new Set<(commit: Commit) => void>();
   #waiting: Waiting[] = [];
+  /** Who waits for the view to reach a revision. */
+  #behind: { revision: number; resolve: () => void; reject: (error: unknown) => void }[] = [];
   #committing = false;
   #closed = false;
+  #lost: { readonly error: unknown } | undefined;
   #idle: (() => void) | undefined;
 
   private constructor(backend: Backend, clock: Clock) {
@@ -72,6 +81,10 @@ export class Store {
     const { revision, records } = await backend.load();
     for (const { table, object } of records) store.#tables[table].set(object);
     store.#view.revision = revision;
+    backend.follow(
+      (commit) => store.#apply(commit),
+      (error) => store.#lose(error),
+    );
     return store;
   }
 
@@ -83,15 +96,18 @@ export class Store {
   /**
    * Runs `change` in a transaction and resolves to its result when the write is durable and visible.
    * `change` must be synchronous and repeatable: after a conflict it runs again. Throwing undoes it and rejects.
+   * @param options.fence the lead under which it is written: it is refused with Aborted once another manager leads
    * @param options.alone its transaction is committed by itself, so that what it reads is exactly `view` (for code
    * that keeps an index of its own, fed by `watch`)
    */
-  update<R>(change: (tx: Transaction) => R, options?: { readonly alone?: boolean }): Promise<R> {
+  update<R>(change: (tx: Transaction) => R, options?: UpdateOptions): Promise<R> {
+    if (this.#lost) return Promise.reject(this.#lost.error);
     if (this.#closed) return Promise.reject(new ShoalError("Unavailable", "the store is closed"));
     return new Promise<R>((resolve, reject) => {
       this.#waiting.push({
         change,
         alone: options?.alone ?? false,
+        fence: options?.fence,
         resolve: resolve as (value: unknown) => void,
         reject,
       });
@@ -109,10 +125,20 @@ export class Store {
     return () => this.#watchers.delete(listener);
   }
 
-  /** Resolves when `view` has every write that was answered, by any manager, before this call. */
+  /**
+   * Resolves when `view` has every write that was answered, by any manager, before this call.
+   * Unavailable where that can't be known: no quorum, or the backend is lost.
+   */
   async caughtUp(): Promise<void> {
     const revision = await this.#backend.currentRevision();
-    assert(this.#view.revision >= revision, "a single manager's view is never behind its own backend");
+    await this.#reached(revision);
+  }
+
+  /** Resolves when `view` has at least this revision. */
+  #reached(revision: number): Promise<void> {
+    if (this.#lost) return Promise.reject(this.#lost.error);
+    if (this.#view.revision >= revision) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#behind.push({ revision, resolve, reject }));
   }
 
   /** Commits what waits, refuses what comes later, and closes the backend. */
@@ -151,6 +177,7 @@ export class Store {
       for (const waiting of batch) {
         const mark = tx.mark();
         try {
+          if (waiting.fence) tx.requireLead(waiting.fence);
           const result = waiting.change(tx);
           assert(!(result instanceof Promise), "a transaction is synchronous");
           results.push(() => waiting.resolve(result));
@@ -164,21 +191,25 @@ export class Store {
         return;
       }
       const outcome = await this.#backend.commit(tx.toBatch());
-      if (outcome.kind === "conflict") continue;
-      this.#apply(tx, outcome.revision);
+      if (outcome.kind === "conflict") {
+        // Another manager was faster: planned again on what it wrote.
+        await this.caughtUp();
+        continue;
+      }
+      await this.#reached(outcome.revision);
       for (const settle of results) settle();
       return;
     }
     throw new ShoalError("Aborted", "too many conflicting writes, try again");
   }
 
-  #apply(tx: Transaction, revision: number): void {
+  #apply({ revision, writes }: BackendCommit): void {
     const changes: Change[] = [];
     const version = { Index: revision };
-    for (const { table, id, object } of tx.writes()) {
+    for (const { table, id, object } of writes) {
       const before = this.#tables[table].get(id);
       if (object) {
-        // The object was made by this transaction and nobody else has seen it: its version is set in place.
+        // Nobody else has seen the object yet: its version is set in place.
         (object as { Version: { Index: number } }).Version = version;
         this.#tables[table].set(object);
       } else this.#tables[table].delete(id);
@@ -186,6 +217,17 @@ export class Store {
     }
     this.#view.revision = revision;
     for (const watcher of this.#watchers) watcher({ revision, changes });
+    if (this.#behind.length > 0) {
+      const waiting = this.#behind;
+      this.#behind = waiting.filter((wait) => wait.revision > revision);
+      for (const wait of waiting) if (wait.revision <= revision) wait.resolve();
+    }
+  }
+
+  #lose(error: unknown): void {
+    this.#lost = { error };
+    for (const wait of this.#behind) wait.reject(error);
+    this.#behind = [];
   }
 }
 

@@ -1,5 +1,5 @@
 /** The store's tables and their indexes: what there is, and by what it is found. */
-import type { Cluster, Network, Node, Service, SpecRevision, StoredObject, Task } from "../model/types.ts";
+import type { Cluster, Lock, Network, Node, Service, SpecRevision, StoredObject, Task } from "../model/types.ts";
 import { Table } from "./table.ts";
 
 export interface Tables {
@@ -10,11 +10,21 @@ export interface Tables {
   specs: SpecRevision;
   tasks: Task;
   networks: Network;
+  /** The managers' lead, and what else only one of them may decide at a time. */
+  locks: Lock;
 }
 
 export type TableName = keyof Tables;
 
-export const tableNames = ["cluster", "nodes", "services", "specs", "tasks", "networks"] as const satisfies TableName[];
+export const tableNames = [
+  "cluster",
+  "nodes",
+  "services",
+  "specs",
+  "tasks",
+  "networks",
+  "locks",
+] as const satisfies TableName[];
 
 /** For each table, its indexes: from an object to its key (undefined: not in this index). */
 export const indexes: { [T in TableName]: Record<string, (object: Tables[T]) => string | undefined> } = {
@@ -34,6 +44,7 @@ export const indexes: { [T in TableName]: Record<string, (object: Tables[T]) => 
     state: (task) => (task.Status.State === "new" || task.Status.State === "pending" ? task.Status.State : undefined),
   },
   networks: { name: (network) => network.Name },
+  locks: {},
 };
 
 export function slotKey(serviceId: string, slot: number): string {

@@ -94,6 +94,16 @@ interface Write {
   readonly object: StoredObject | undefined;
 }
 
+/** A manager's lead, as the lead's row in `locks` had it when the manager took it. */
+export interface Fence {
+  readonly nodeId: string;
+  /** Revision of the row: taking the lead writes it anew. */
+  readonly revision: number;
+}
+
+/** The row of `locks` that says which manager leads. */
+export const leadLock = "lead";
+
 /** A version that no client can have seen: that of an object whose commit is still under way. */
 const uncommitted = { Index: -1 };
 
@@ -109,6 +119,8 @@ export class Transaction extends BaseView {
   readonly #puts = new Map<TableName, Table<StoredObject>>();
   /** Table and id of everything written -> what it is now (undefined: deleted). */
   readonly #writes = new Map<string, Write>();
+  /** What must still be as it was though it isn't written. */
+  readonly #guarded = new Map<string, Batch["guards"][number]>();
   /** What each write replaced, for `undoTo`. */
   readonly #undo: { key: string; table: TableName; id: string; before: Write | undefined }[] = [];
 
@@ -169,6 +181,25 @@ export class Transaction extends BaseView {
     if (object.Version.Index !== version) throw new ShoalError("Unknown", "update out of sequence");
   }
 
+  /** Makes the whole commit depend on the lead. Throws Aborted where it has been lost. */
+  requireLead(fence: Fence): void {
+    const lead = this.get("locks", leadLock);
+    if (lead?.Holder !== fence.nodeId || lead.Version.Index !== fence.revision) {
+      throw new ShoalError("Aborted", "this manager no longer leads");
+    }
+    this.#guarded.set(writeKey("locks", leadLock), { table: "locks", id: leadLock, revision: fence.revision });
+  }
+
+  /**
+   * Makes transactions that name the same lock follow one another, on whichever managers they run: for what a
+   * transaction decides from more than the objects it writes (a name that is free, a port that nobody has).
+   */
+  takeLock(name: string): void {
+    const lock = this.get("locks", name);
+    if (lock) this.put("locks", lock);
+    else this.create("locks", { ID: name, Holder: "" });
+  }
+
   get isEmpty(): boolean {
     return this.#writes.size === 0;
   }
@@ -203,6 +234,7 @@ export class Transaction extends BaseView {
       else deletes.push({ table, id });
       guards.push({ table, id, revision: this.#base[table].get(id)?.Version.Index ?? 0 });
     }
+    for (const [key, guard] of this.#guarded) if (!this.#writes.has(key)) guards.push(guard);
     return { puts, deletes, guards };
   }
 

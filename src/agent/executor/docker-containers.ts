@@ -111,8 +111,8 @@ export class DockerContainers {
     const taskId = attributes[taskIdLabel];
     const containerId = Actor?.ID;
     if (!taskId || !containerId || attributes[nodeIdLabel] !== this.#nodeId) return;
-    const known = this.#tasks.get(taskId);
-    if (known && known.containerId !== containerId && known.observation.kind !== "absent") return; // of an older one
+    // What is not known begins with its creation (or with a list); a late event of what was removed is nothing.
+    if (Action !== "create" && this.#tasks.get(taskId)?.containerId !== containerId) return;
     if (!this.#apply(taskId, containerId, Action, attributes)) return;
     if (this.#synced) this.#changed(taskId);
   }
@@ -126,13 +126,14 @@ export class DockerContainers {
         this.#put(taskId, containerId, { kind: "created", containerId });
         return true;
       case "start":
-        if (kind === "running") return false;
+        if (kind === "running" || kind === "absent") return false;
         this.#put(taskId, containerId, { kind: "running", containerId });
         return true;
       case "kill":
         if (known) known.signalledBy ??= "others";
         return false;
       case "die": {
+        if (kind === "absent") return false;
         const code = Number(attributes.exitCode ?? 0);
         // A code of 0 says it all, unless the container was told to end; for another the Engine may know a reason.
         const exit = code === 0 && known?.signalledBy !== "others" ? { code } : undefined;
@@ -140,7 +141,7 @@ export class DockerContainers {
         return true;
       }
       case "destroy":
-        if (!known) return false;
+        if (!known || kind === "absent") return false;
         this.#vanish(known);
         return true;
       case "health_status: healthy":

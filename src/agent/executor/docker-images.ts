@@ -64,11 +64,7 @@ export class DockerImages {
       if (signal.aborted) throw new ShoalError("Canceled", "the pull is no longer wanted", { cause: error });
       if (isShoalError(error, "Unavailable")) throw error;
       if (missing) throw new ShoalError("NotFound", `${missing.message}: ${messageOf(error)}`, { cause: error });
-      this.#log.warn("pulling image failed, the one on this node is used", {
-        image: reference,
-        error: messageOf(error),
-      });
-      this.#remember(key);
+      this.#remember(key, reference, error);
     }
   }
 
@@ -82,7 +78,10 @@ export class DockerImages {
     }
   }
 
-  #remember(key: string): void {
+  #remember(key: string, image: string, error: unknown): void {
+    if ((this.#failed.get(key) ?? 0) <= this.#clock.now()) {
+      this.#log.warn("pulling image failed, the one on this node is used", { image, error: messageOf(error) });
+    }
     this.#failed.delete(key); // so that the newest is last
     this.#failed.set(key, this.#clock.now() + failureMs);
     const oldest = this.#failed.keys().next().value;

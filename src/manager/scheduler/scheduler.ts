@@ -65,6 +65,7 @@ export class Scheduler implements Planner {
       case "services":
       case "networks":
       case "cluster":
+      case "locks":
         return nothing;
     }
   }
