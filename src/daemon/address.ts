@@ -1,6 +1,7 @@
 /**
  * The addresses of `swarm init` and `swarm join`: --listen-addr and --advertise-addr, each an IP, an interface's name,
- * with or without a port; and the choice of one where the user gave none. Texts as dockerd's.
+ * with or without a port; and the choice of one where the user gave none. Texts as dockerd's (the CLI itself adds
+ * "specify one with --advertise-addr").
  */
 import { isIP } from "node:net";
 import { ShoalError } from "../lib/errors.ts";
@@ -56,7 +57,7 @@ export function defaultAdvertiseAddress(listen: HostPort, interfaces: Interfaces
   if (found.length === 0) {
     throw new ShoalError(
       "InvalidArgument",
-      "could not choose an IP address to advertise since this system has no addresses - specify one with --advertise-addr",
+      "could not choose an IP address to advertise since this system has no addresses",
     );
   }
   const [first, second] = found;
@@ -64,7 +65,7 @@ export function defaultAdvertiseAddress(listen: HostPort, interfaces: Interfaces
   const list = `${first!.address} on ${first!.name} and ${second!.address} on ${second!.name}`;
   throw new ShoalError(
     "InvalidArgument",
-    `could not choose an IP address to advertise since this system has multiple addresses ${where} (${list}) - specify one with --advertise-addr`,
+    `could not choose an IP address to advertise since this system has multiple addresses ${where} (${list})`,
   );
 }
 

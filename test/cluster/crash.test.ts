@@ -39,13 +39,21 @@ async function localState(): Promise<string> {
   return (await api.get<{ Swarm: { LocalNodeState: string } }>("/info")).Swarm.LocalNodeState;
 }
 
-/** Id and start time of each running container of a task. */
-async function running(): Promise<Map<string, { readonly task: string; readonly service: string; startedAt: string }>> {
-  const found = new Map();
+interface RunningContainer {
+  readonly task: string;
+  readonly service: string;
+  readonly startedAt: string;
+}
+
+/** The running containers of tasks, by id. */
+async function running(): Promise<ReadonlyMap<string, RunningContainer>> {
+  const found = new Map<string, RunningContainer>();
   for (const container of await engine.containers()) {
     if (container.State !== "running") continue;
-    const { State } = await engine.get<{ State: { StartedAt: string } }>(`/containers/${container.Id}/json`);
-    found.set(container.Id, { task: taskOf(container), service: serviceOf(container), startedAt: State.StartedAt });
+    const { status, text } = await engine.ask("GET", `/containers/${container.Id}/json`);
+    if (status === 404) continue; // the Engine was removing it when its daemon was killed
+    const { StartedAt } = (JSON.parse(text) as { State: { StartedAt: string } }).State;
+    found.set(container.Id, { task: taskOf(container), service: serviceOf(container), startedAt: StartedAt });
   }
   return found;
 }
@@ -208,8 +216,8 @@ test("kill -9 at random moments while services are made, scaled, updated and rem
 async function assertAdopted(
   tasks: readonly TaskStatusView[],
   wanted: ReadonlyMap<string, Wanted>,
-  atKill: Awaited<ReturnType<typeof running>>,
-  now: Awaited<ReturnType<typeof running>>,
+  atKill: ReadonlyMap<string, RunningContainer>,
+  now: ReadonlyMap<string, RunningContainer>,
 ): Promise<void> {
   for (const { ID: service, Spec } of await api.services()) {
     const { replicas, mark } = wanted.get(Spec.Name)!;
