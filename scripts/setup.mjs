@@ -87,6 +87,19 @@ function isInAPackageList(name) {
   return shown.status === 0 && shown.stdout.length > 0;
 }
 
+/** Debian's package would start an etcd of the machine's own: only its program is wanted, which Shoal runs itself. */
+function withoutSystemEtcd(packages, install) {
+  if (!packages.includes("etcd-server") || !existsSync("/run/systemd/system")) return install();
+  const systemctl = (...args) => spawnSync("systemctl", [...args, "etcd.service"], { stdio: "ignore" });
+  systemctl("mask", "--runtime");
+  try {
+    return install();
+  } finally {
+    systemctl("unmask", "--runtime");
+    systemctl("disable");
+  }
+}
+
 function installPackages() {
   const lacking = missing();
   if (lacking.length === 0) return;
@@ -96,9 +109,10 @@ function installPackages() {
   if (!apt("-qq", "update"))
     console.error("shoal: apt-get update failed; trying with the package lists that are there");
   const packages = packagesOf(lacking);
-  if (!apt("-qq", "install", "--yes", "--no-install-recommends", ...packages)) {
-    refuse(missing(), `apt-get install ${packages.join(" ")} failed`);
-  }
+  const installed = withoutSystemEtcd(packages, () =>
+    apt("-qq", "install", "--yes", "--no-install-recommends", ...packages),
+  );
+  if (!installed) refuse(missing(), `apt-get install ${packages.join(" ")} failed`);
   const left = missing();
   if (left.length > 0) refuse(left, "the packages that were installed did not bring it");
 }

@@ -17,7 +17,13 @@ function setUp({ executor = new FakeExecutor(), taskDatabase = new MemoryTaskDat
   const clock = new FakeClock();
   const manager = new FakeManager();
   const identities: NodeIdentity[] = [];
-  const renewal = { at: never, count: 0, fail: undefined as Error | undefined };
+  const renewal = {
+    at: never,
+    count: 0,
+    fail: undefined as Error | undefined,
+    chain: undefined as string | undefined,
+    gate: undefined as PromiseWithResolvers<void> | undefined,
+  };
   const certificates: Certificates = {
     tlsInfo: (identity) => ({ TrustRoot: identity.rootCA, CertIssuerSubject: identity.chain }),
     renewAt: () => renewal.at,
@@ -25,7 +31,8 @@ function setUp({ executor = new FakeExecutor(), taskDatabase = new MemoryTaskDat
       renewal.count++;
       if (renewal.fail) throw renewal.fail;
       renewal.at = never;
-      return { ...identity, key: `key${renewal.count}` };
+      await renewal.gate?.promise;
+      return { ...identity, chain: renewal.chain ?? identity.chain, key: `key${renewal.count}` };
     },
   };
   const agent = new Agent({
@@ -270,12 +277,35 @@ test("renewal at its time, and after a request of the manager; a failed one is t
   await agent.stop();
 });
 
-test("a new root is taken over and told", async () => {
-  const { agent, manager, identities } = await started(setUp());
+test("a new root is taken over, and told in a new session at once", async () => {
+  const { agent, clock, manager, identities } = await started(setUp());
   manager.rootCA = "new root";
   manager.sendSession();
   await settled();
+  await clock.advance(0);
   assert.equal(identities.at(-1)?.rootCA, "new root");
+  const told = { sessionId: "session1", hostname: "host1" };
+  assert.deepEqual(manager.sessions, [{ sessionId: "", hostname: "host1" }, told]);
+  await clock.advance(3_600_000);
+  assert.equal(manager.sessions.length, 2);
+  await agent.stop();
+});
+
+test("a certificate of another issuer is told at once, and a renewal under way does not undo a new root", async () => {
+  const { agent, clock, manager, identities, renewal } = setUp();
+  renewal.at = clock.now() + 60_000;
+  renewal.chain = "chain of another issuer";
+  renewal.gate = Promise.withResolvers<void>();
+  agent.start();
+  await clock.advance(60_000);
+  manager.rootCA = "new root";
+  manager.sendSession();
+  await clock.advance(0);
+  renewal.gate.resolve();
+  await clock.advance(0);
+  const { rootCA, chain } = identities.at(-1)!;
+  assert.deepEqual([rootCA, chain], ["new root", "chain of another issuer"]);
+  assert.equal(manager.sessions.length, 3);
   await agent.stop();
 });
 

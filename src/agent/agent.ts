@@ -3,8 +3,8 @@
  * Without a manager the tasks go on as they are. It knows managers only through ManagerConnection, and what runs the
  * tasks only through Executor.
  *
- * Invariant: one session at a time; whatever fails in it closes the connection, and after a short, growing, random
- * delay the next manager is tried.
+ * Invariant: one session at a time; whatever fails in it closes the connection, and another manager is tried at once.
+ * When each has had its turn, a short, growing, random delay comes before the next round.
  */
 import { Backoff } from "../lib/backoff.ts";
 import { type Clock, sleep } from "../lib/clock.ts";
@@ -66,6 +66,8 @@ export class Agent {
   readonly #abort = new AbortController();
   #identity: NodeIdentity;
   #description: NodeDescription | undefined;
+  /** Looks whether managers have to be told of the identity. */
+  #identityChanged: () => void = () => {};
   #sessionId = "";
   #connected: string | undefined;
   #node: SessionMessage["node"] | undefined;
@@ -125,16 +127,17 @@ export class Agent {
         continue; // something about the node is new: at once
       } catch (error) {
         if (signal.aborted) return;
-        this.#note(address, error);
+        if (this.#note(address, error)) continue; // there is another manager to try
       }
       await sleep(this.#options.clock, this.#backoff.nextMs(), signal).catch(() => undefined); // ends by the condition
     }
   }
 
-  #note(address: string | undefined, error: unknown): void {
+  /** Whether another manager is to be tried at once. */
+  #note(address: string | undefined, error: unknown): boolean {
     this.#lastError = messageOf(error);
-    if (address !== undefined) this.#managers.failed(address);
     this.#options.log.warn("agent: session failed", { manager: address, error: messageOf(error) });
+    return address !== undefined && this.#managers.failed(address);
   }
 
   async #session(address: string, signal: AbortSignal): Promise<void> {
@@ -153,8 +156,9 @@ export class Agent {
           clock,
           log,
           describe: () => this.#describe(),
+          hasChoice: () => this.#managers.peers.length > 1,
           onMessage: (message) => this.#message(address, message),
-          alongside: (during) => this.#renew(connection, during),
+          alongside: (during) => this.#identityNews(connection, description, during),
         },
         signal,
       );
@@ -185,17 +189,33 @@ export class Agent {
   #setIdentity(identity: NodeIdentity): void {
     this.#identity = identity;
     this.#options.onIdentity?.(identity);
+    this.#identityChanged();
   }
 
-  /** Renews the certificate whenever it is due; resolves when the managers have to be told of the new one. */
-  async #renew(connection: ManagerConnection, signal: AbortSignal): Promise<void> {
-    const { certificates } = this.#options;
+  /**
+   * Keeps the certificate fresh, and resolves when there is something in the node's identity that the managers have to
+   * be told in a new session: another role, issuer or root.
+   * @param description what this session's manager was told
+   */
+  async #identityNews(connection: ManagerConnection, description: NodeDescription, signal: AbortSignal): Promise<void> {
+    const { role } = this.#identity;
+    const told = JSON.stringify(description.TLSInfo);
+    const news = new Promise<void>((resolve) => {
+      this.#identityChanged = () => {
+        const now = JSON.stringify(this.#options.certificates.tlsInfo(this.#identity));
+        if (this.#identity.role !== role || now !== told) resolve();
+      };
+      this.#identityChanged(); // the session's first message may have brought a new root
+    });
+    await Promise.race([news, this.#renew(connection, signal)]);
+  }
+
+  /** Renews the certificate whenever it is due, until the signal aborts. */
+  async #renew(connection: ManagerConnection, signal: AbortSignal): Promise<never> {
     for (;;) {
-      const before = this.#identity;
-      const renewed = await this.#renewal.next(connection, before, signal);
-      this.#setIdentity(renewed);
-      const known = JSON.stringify(certificates.tlsInfo(before));
-      if (renewed.role !== before.role || JSON.stringify(certificates.tlsInfo(renewed)) !== known) return;
+      const renewed = await this.#renewal.next(connection, this.#identity, signal);
+      // Meanwhile a manager may have told of a new root.
+      this.#setIdentity({ ...renewed, rootCA: this.#identity.rootCA });
     }
   }
 

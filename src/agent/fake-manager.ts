@@ -15,6 +15,7 @@ import type {
   ManagerDialer,
   NodeIdentity,
   SessionMessage,
+  SignsOfLife,
   TaskStatusUpdate,
 } from "../rpc/services.ts";
 
@@ -49,6 +50,8 @@ export class FakeManager implements ManagerDialer {
   managers = [{ nodeId: "manager1", address: "10.0.0.1:2377", weight: 1 }];
   node: Partial<Node> = {};
   rootCA = "root";
+  /** What connections tell beneath the calls; undefined: nothing. */
+  life: SignsOfLife | undefined;
   #sessionQueue: AsyncQueue<SessionMessage> | undefined;
   #assignmentQueue: AsyncQueue<AssignmentsMessage> | undefined;
   #subscriptionQueue: AsyncQueue<LogSubscription> | undefined;
@@ -64,6 +67,7 @@ export class FakeManager implements ManagerDialer {
         if (this.fail.session) throw this.fail.session;
         this.sessions.push({ sessionId: request.sessionId, hostname: request.description.Hostname });
         this.#sessionQueue = queue(signal);
+        if (this.life?.accepted === false) return this.#sessionQueue; // nobody is there to answer
         this.sendSession();
         return this.#sessionQueue;
       },
@@ -96,6 +100,7 @@ export class FakeManager implements ManagerDialer {
       issue: unused,
       certificateStatus: unused,
       close: () => undefined,
+      ...(this.life && { signs: () => this.life! }),
     };
   }
 

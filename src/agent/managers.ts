@@ -26,19 +26,35 @@ export class ManagerList {
     for (const address of this.#failures.keys()) if (!known.has(address)) this.#failures.delete(address);
   }
 
-  /** One of those that failed least, at random; undefined when there are none at all. */
+  /** One of those that failed least, at random by their weights; undefined when there are none at all. */
   pick(): string | undefined {
-    const failures = this.#peers.map(({ address }) => this.#failures.get(address) ?? 0);
-    const fewest = Math.min(...failures);
-    const best = this.#peers.filter((_, index) => failures[index] === fewest);
-    return best[Math.floor(this.#random.float() * best.length)]?.address;
+    const fewest = this.#fewestFailures();
+    const best = this.#peers.filter(({ address }) => this.#failuresOf(address) === fewest);
+    let left = this.#random.float() * best.reduce((sum, peer) => sum + positive(peer.weight), 0);
+    return best.find((peer) => (left -= positive(peer.weight)) < 0)?.address ?? best.at(-1)?.address;
   }
 
-  failed(address: string): void {
-    this.#failures.set(address, (this.#failures.get(address) ?? 0) + 1);
+  /** True when another one has failed less often, so that it can be tried without a pause. */
+  failed(address: string): boolean {
+    const failures = this.#failuresOf(address) + 1;
+    this.#failures.set(address, failures);
+    return this.#fewestFailures() < failures;
   }
 
   worked(address: string): void {
     this.#failures.delete(address);
   }
+
+  #failuresOf(address: string): number {
+    return this.#failures.get(address) ?? 0;
+  }
+
+  #fewestFailures(): number {
+    return Math.min(...this.#peers.map(({ address }) => this.#failuresOf(address)));
+  }
+}
+
+/** A stock manager may send a weight that is no share. */
+function positive(weight: number): number {
+  return Math.max(1, weight);
 }

@@ -14,6 +14,16 @@ import type { Worker } from "./worker.ts";
 /** Swarmkit's limits for the first message and for a heartbeat. */
 const answerWithinMs = 5000;
 
+/**
+ * How often the connection is looked at for signs of life. Silence is counted in looks, not in time: an agent that was
+ * itself held up finds what has come meanwhile before it judges.
+ */
+const lookEveryMs = 500;
+/** A machine takes a connection in its kernel, however busy its manager is; one packet may get lost. */
+const looksUntilUnreachable = 4;
+/** A manager pings each second: three are missing. */
+const looksUntilSilent = 6;
+
 /** How often the node looks whether it still is what it said it is (Swarm's period). */
 const describeEveryMs = 20_000;
 
@@ -35,6 +45,8 @@ export interface SessionOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly describe: () => Promise<NodeDescription>;
+  /** Whether there are other managers to turn to. */
+  readonly hasChoice: () => boolean;
   /** Each message of the manager, before it is acted on. */
   readonly onMessage: (message: SessionMessage) => void;
   /** Something more to keep going for as long as the session lasts; its end ends the session. */
@@ -52,14 +64,17 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
   const request = { description: options.description, sessionId: options.sessionId };
   const messages = connection.session(request, lifetime)[Symbol.asyncIterator]();
   try {
-    const first = await within(clock, answerWithinMs, messages.next(), () => {
+    const dead = watchSigns(options, lifetime);
+    const opened = within(clock, answerWithinMs, messages.next(), () => {
       throw new ShoalError("DeadlineExceeded", "the manager has not opened a session within 5 s");
     });
+    const first = await Promise.race([opened, dead]);
     if (first.done) throw ended("session");
     options.onMessage(first.value);
     worker.reportAll();
     const { sessionId } = first.value;
     await Promise.race([
+      dead,
       followMessages(options, messages),
       sendHeartbeats(options, sessionId, lifetime),
       followAssignments(options, sessionId, lifetime),
@@ -73,6 +88,27 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
     // Not awaited: a stream that hangs must not hold up the next session. Its failure has no reader any more.
     messages.return?.().catch(() => undefined);
   }
+}
+
+/**
+ * Fails when the manager's machine is not there, or when its pings have ceased, long before a heartbeat would tell. A
+ * manager that does not ping (Swarm's) is not judged by it, and neither is the only manager: it may be busy with what
+ * all its agents want of it, and leaving it would be more of the same.
+ */
+async function watchSigns({ clock, connection, hasChoice }: SessionOptions, signal: AbortSignal): Promise<never> {
+  let pings = 0;
+  let silent = 0;
+  for (let looks = 1; connection.signs; looks++) {
+    await sleep(clock, lookEveryMs, signal);
+    const signs = connection.signs();
+    if (!signs.accepted && looks >= looksUntilUnreachable) {
+      throw new ShoalError("Unavailable", "the manager can't be reached");
+    }
+    silent = signs.pings > pings || signs.pings === 0 ? 0 : silent + 1;
+    pings = signs.pings;
+    if (silent >= looksUntilSilent && hasChoice()) throw new ShoalError("Unavailable", "the manager has fallen silent");
+  }
+  return forever(signal);
 }
 
 async function followMessages(options: SessionOptions, messages: AsyncIterator<SessionMessage>): Promise<never> {

@@ -1,9 +1,10 @@
 /**
  * What the agent knows of its tasks, kept over a restart: so that tasks that ended are not started again, and what
  * runs is looked after also while no manager can be reached. It holds no secrets: neither the credentials of a
- * registry nor the contents of secrets.
+ * registry nor the contents of secrets. What it holds is sealed: people put passwords into environments.
  */
 import { open, type RootDatabase } from "lmdb";
+import type { Sealer } from "../lib/seal.ts";
 import type { AssignedTask, TaskStatus } from "../model/types.ts";
 
 export interface TaskRecord {
@@ -45,24 +46,33 @@ export class MemoryTaskDatabase implements TaskDatabase {
   async close(): Promise<void> {}
 }
 
-/** @param directory is made when it is missing */
-export function openTaskDatabase(directory: string): TaskDatabase {
-  return new LmdbTaskDatabase(directory);
+/**
+ * @param directory is made when it is missing
+ * @param sealer of the node; what another one has sealed is DataLoss
+ */
+export function openTaskDatabase(directory: string, sealer: Sealer): TaskDatabase {
+  return new LmdbTaskDatabase(directory, sealer);
 }
 
 class LmdbTaskDatabase implements TaskDatabase {
-  readonly #database: RootDatabase<TaskRecord, string>;
+  readonly #database: RootDatabase<Buffer, string>;
+  readonly #sealer: Sealer;
 
-  constructor(directory: string) {
-    this.#database = open<TaskRecord, string>({ path: directory, encoding: "json", noSubdir: false });
+  constructor(directory: string, sealer: Sealer) {
+    this.#database = open<Buffer, string>({ path: directory, encoding: "binary", noSubdir: false });
+    this.#sealer = sealer;
   }
 
   load(): readonly TaskRecord[] {
-    return [...this.#database.getRange()].map(({ value }) => value);
+    return [...this.#database.getRange()].map(({ key, value }) =>
+      JSON.parse(this.#sealer.open(value, placeOf(key)).toString()),
+    );
   }
 
   put(record: TaskRecord): void {
-    void this.#database.put(record.task.ID, withoutCredentials(record));
+    const { ID } = record.task;
+    const plain = Buffer.from(JSON.stringify(withoutCredentials(record)));
+    void this.#database.put(ID, this.#sealer.seal(plain, placeOf(ID)));
   }
 
   delete(taskId: string): void {
@@ -77,6 +87,10 @@ class LmdbTaskDatabase implements TaskDatabase {
     await this.#database.flushed;
     await this.#database.close();
   }
+}
+
+function placeOf(taskId: string): string {
+  return `task/${taskId}`;
 }
 
 function withoutCredentials({ task, status }: TaskRecord): TaskRecord {

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
-import type { SwarmInfo, SwarmInitRequest } from "../model/types.ts";
+import type { SwarmInfo, SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
 import type { LogMessage, LogOptions } from "../rpc/services.ts";
 import type { Store } from "../store/store.ts";
 
@@ -15,6 +15,16 @@ export interface LocalNode {
   manager(): ActiveManager | undefined;
   /** Starts a new swarm; resolves to the node id when the node is Ready. Nothing stays behind when it fails. */
   init(request: SwarmInitRequest): Promise<string>;
+  /**
+   * Enters a swarm; resolves when a manager has taken the node in. Unavailable where that takes too long: then it goes
+   * on (state `pending`). Nothing stays behind when it fails before that.
+   */
+  join(request: SwarmJoinRequest): Promise<void>;
+  /**
+   * Opens a locked manager's files and takes up its part in the swarm. Throws InvalidArgument for what is no key,
+   * Unauthenticated for the key of another lock.
+   */
+  unlock(key: string): Promise<void>;
   /** Leaves; removes the node's task containers and all of its state. */
   leave(force: boolean): Promise<void>;
 }
@@ -28,6 +38,10 @@ export type LocalNodeInfo = Pick<SwarmInfo, "NodeID" | "NodeAddr" | "ControlAvai
 export interface ActiveManager {
   readonly nodeId: string;
   readonly store: Store;
+  /** Resolves when this manager's own files are sealed with the unlock key that the store has by now. */
+  sealed(): Promise<void>;
+  /** Whether another manager is there, as this one sees it; this one itself always is. */
+  isReachable(nodeId: string): boolean;
   /** Lines of the matching tasks from all nodes that have them; ends when all have said theirs, or on abort. */
   logs(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage>;
 }

@@ -51,12 +51,15 @@ export async function openFixture(more: { engineSocket?: string; logs?: LogSourc
   const manager: ActiveManager = {
     nodeId: "self",
     store,
+    sealed: async () => {},
     logs: more.logs ?? (() => assert.fail("no logs in this test")),
   };
   const node: LocalNode = {
     info: () => ({ NodeID: "self", LocalNodeState: "active", ControlAvailable: true }),
     manager: () => manager,
     init: () => assert.fail("no init in this test"),
+    join: () => assert.fail("no join in this test"),
+    unlock: () => assert.fail("no unlock in this test"),
     leave: () => assert.fail("no leave in this test"),
   };
   const context: ApiContext = {

@@ -16,7 +16,7 @@ import { newId } from "../lib/ids.ts";
 import { type Logger, silentLogger } from "../lib/log.ts";
 import { seededRandom } from "../lib/random.ts";
 import { newCluster } from "../model/cluster.ts";
-import type { Node, SwarmInitRequest } from "../model/types.ts";
+import type { Node, SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
 import { MemoryBackend } from "../store/memory.ts";
 import { Store } from "../store/store.ts";
 import { type Api, createApi } from "./api.ts";
@@ -38,8 +38,11 @@ CUq45pj1gjRWl/aqAiAvOipjynE47T/N220HC5V/t0WBPeI0ZQ2yCAmkAVahXA==
 export class FakeNode implements LocalNode {
   state: LocalNodeInfo["LocalNodeState"] = "inactive";
   controlAvailable = false;
+  error = "";
   active: ActiveManager | undefined;
   readonly inits: SwarmInitRequest[] = [];
+  readonly joins: SwarmJoinRequest[] = [];
+  readonly unlocks: string[] = [];
   readonly leaves: boolean[] = [];
   /** Makes the manager of an init; set by the fixture. */
   start: (request: SwarmInitRequest) => Promise<ActiveManager> = async () => {
@@ -52,7 +55,7 @@ export class FakeNode implements LocalNode {
       NodeAddr: this.active ? "192.0.2.1" : "",
       LocalNodeState: this.state,
       ControlAvailable: this.controlAvailable,
-      Error: "",
+      Error: this.error,
       RemoteManagers: this.active ? [{ NodeID: this.active.nodeId, Addr: "192.0.2.1:2377" }] : null,
     };
   }
@@ -67,6 +70,16 @@ export class FakeNode implements LocalNode {
     this.state = "active";
     this.controlAvailable = true;
     return this.active.nodeId;
+  }
+
+  async join(request: SwarmJoinRequest): Promise<void> {
+    this.joins.push(request);
+    this.state = "active";
+  }
+
+  async unlock(key: string): Promise<void> {
+    this.unlocks.push(key);
+    this.state = "active";
   }
 
   async leave(force: boolean): Promise<void> {
@@ -169,6 +182,7 @@ async function startManager(request: SwarmInitRequest, clock: Clock): Promise<Ac
   return {
     nodeId,
     store,
+    sealed: async () => {},
     async *logs() {
       yield* [];
     },

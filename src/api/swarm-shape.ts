@@ -26,6 +26,17 @@ export const swarmSpecShape = object("swarm.Spec", {
   EncryptionConfig: object("swarm.EncryptionConfig", { AutoLockManagers: flag }),
 });
 
+export const joinShape = object("swarm.JoinRequest", {
+  ListenAddr: text,
+  AdvertiseAddr: text,
+  DataPathAddr: text,
+  RemoteAddrs: texts,
+  JoinToken: text,
+  Availability: text,
+});
+
+export const unlockShape = object("swarm.UnlockRequest", { UnlockKey: text });
+
 export const initShape = object("swarm.InitRequest", {
   ListenAddr: text,
   AdvertiseAddr: text,

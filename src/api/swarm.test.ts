@@ -60,6 +60,7 @@ test("every endpoint says what this node is instead of a manager", async () => {
     fixture.node.state = state;
     fixture.node.controlAvailable = control;
     for (const [method, path, body] of endpoints) {
+      if (state === "locked" && path === "/swarm/unlock") continue; // the one thing that it does
       assert.deepEqual(await refusal(method, path, body), [503, text], `${state}: ${method} ${path}`);
     }
   }
@@ -117,7 +118,11 @@ test("init refuses in the Engine's words, and asks the node for nothing", async 
       400,
       "json: cannot unmarshal number into Go struct field InitRequest.ListenAddr of type string",
     ],
-    [{ Spec: { EncryptionConfig: { AutoLockManagers: true } } }, 501, "autolock is not supported yet"],
+    [
+      { Spec: { CAConfig: { SigningCACert: "x" } } },
+      501,
+      "a new swarm makes its own root CA: bring another with `docker swarm ca --rotate`",
+    ],
     [{ Spec: { CAConfig: { ExternalCAs: [{ URL: "https://x" }] } } }, 501, "external CAs are not supported yet"],
     ["{", 400, /^invalid JSON/],
     ["", 400, "invalid JSON: got EOF while reading request body"],
@@ -182,13 +187,18 @@ test("update refuses what it should, and stores nothing of it", async () => {
     400,
     "rpc error: code = InvalidArgument desc = heartbeat time period cannot be a negative duration",
   ]);
-  assert.deepEqual(await update(`version=${version}`, { EncryptionConfig: { AutoLockManagers: true } }), [
+  assert.deepEqual(await update(`version=${version}`, { CAConfig: { ExternalCAs: [{ URL: "https://x" }] } }), [
     501,
-    "autolock is not supported yet",
+    "external CAs are not supported yet",
   ]);
-  assert.deepEqual(await update(`version=${version}`, { CAConfig: { ForceRotate: 1 } }), [
-    501,
-    "rotating the root CA is not supported yet",
+  const invalid = "rpc error: code = InvalidArgument desc =";
+  assert.deepEqual(await update(`version=${version}`, { CAConfig: { SigningCAKey: "x" } }), [
+    400,
+    `${invalid} if a signing CA key is provided, the signing CA cert must also be provided`,
+  ]);
+  assert.deepEqual(await update(`version=${version}`, { CAConfig: { NodeCertExpiry: 3599e9 } }), [
+    400,
+    `${invalid} minimum certificate expiry time is: 1h0m0s`,
   ]);
   assert.deepEqual(await shown(), before);
 });
@@ -223,6 +233,42 @@ test("a manager leaves only by force, and is told what that would cost", async (
   assert.deepEqual([left.status, left.text], [200, ""]);
   assert.deepEqual(fixture.node.leaves, [true]);
   assert.deepEqual(await refusal("GET", "/swarm"), [503, none]);
+});
+
+test("autolock: asked for beside the spec or in it, its key shown, rotated, and gone when it is turned off", async () => {
+  await fixture.call("POST", "/swarm/init", { AutoLockManagers: true });
+  assert.equal(fixture.node.inits[0]?.Spec?.EncryptionConfig?.AutoLockManagers, true);
+  const key = async () => (await fixture.call("GET", "/swarm/unlockkey")).json<{ UnlockKey: string }>().UnlockKey;
+  const update = async (autolock: boolean, query = "") => {
+    const { Version, Spec } = await shown();
+    const body = { ...Spec, EncryptionConfig: { AutoLockManagers: autolock } };
+    assert.equal((await fixture.call("POST", `/swarm/update?version=${Version.Index}${query}`, body)).status, 200);
+    return await key();
+  };
+  const first = await update(true);
+  assert.match(first, /^SWMKEY-1-[A-Za-z0-9+/]{43}$/);
+  assert.equal(await update(true), first);
+  const second = await update(true, "&rotateManagerUnlockKey=true");
+  assert.notEqual(second, first);
+  assert.ok(!JSON.stringify(await shown()).includes("SWMKEY"));
+  assert.equal(await update(false, "&rotateManagerUnlockKey=true"), "");
+  assert.notEqual(await update(true), second);
+});
+
+test("a locked manager is unlocked with a key, and left only by force", async () => {
+  fixture.node.state = "locked";
+  const text = "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.";
+  assert.deepEqual(await refusal("POST", "/swarm/leave"), [503, text]);
+  assert.equal((await fixture.call("POST", "/swarm/unlock", { UnlockKey: "SWMKEY-1-x" })).status, 200);
+  assert.deepEqual(fixture.node.unlocks, ["SWMKEY-1-x"]);
+  fixture.node.state = "locked";
+  assert.equal((await fixture.call("POST", "/swarm/leave?force=1")).status, 200);
+});
+
+test("a node whose certificates have expired says so", async () => {
+  fixture.node.state = "error";
+  fixture.node.error = "Swarm certificates have expired. To replace them, leave the swarm and join again.";
+  assert.deepEqual(await refusal("GET", "/swarm"), [503, fixture.node.error]);
 });
 
 test("a swarm without autolock has no unlock key and cannot be unlocked", async () => {

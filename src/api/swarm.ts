@@ -2,38 +2,40 @@
  * `/swarm`: making, showing, changing and leaving a swarm. What the node itself refuses (an address, a failed start)
  * is answered in its own words; what the cluster refuses has gRPC's prefix, as with Swarm.
  *
- * Invariant: the stored spec is complete and holds nothing that this version cannot do: what is not there yet (autolock,
- * external and rotated roots, joining) is refused with one sentence, never stored and ignored.
+ * Invariant: the stored spec is complete and holds nothing that this version cannot do: what is not there (external
+ * CAs) is refused with one sentence, never stored and ignored.
  */
+import { rootAsAsked } from "../ca/rotation.ts";
+import { tlsInfoOfCluster } from "../ca/tls-info.ts";
 import { newJoinToken } from "../ca/tokens.ts";
+import { newUnlockKey } from "../ca/unlock-key.ts";
 import { ShoalError } from "../lib/errors.ts";
 import { clusterName, completeSwarmSpec, toSwarm } from "../model/cluster.ts";
-import type { Cluster, SwarmInitRequest, SwarmSpec } from "../model/types.ts";
+import type { Cluster, SwarmInitRequest, SwarmJoinRequest, SwarmSpec } from "../model/types.ts";
 import { shapedBody } from "./body.ts";
 import { type ApiAnswer, type ApiContext, type ApiRequest, json, type LocalNode, type Route } from "./context.ts";
 import { badRequest, DaemonError, inDaemonsWords, notImplemented } from "./errors.ts";
 import { leaveRefusal } from "./leave.ts";
 import { currentView, requireManager } from "./membership.ts";
 import { looseFlag, strictFlag, versionParameter } from "./query.ts";
-import { initShape, swarmSpecShape } from "./swarm-shape.ts";
-import { tlsInfoOf } from "./tls-info.ts";
-import { validateInit } from "./validate-init.ts";
+import { initShape, joinShape, swarmSpecShape, unlockShape } from "./swarm-shape.ts";
+import { joinAddresses, validateInit } from "./validate-init.ts";
 
 export function swarmRoutes(context: ApiContext): Route[] {
   return [
     { method: "GET", path: "/swarm", handle: () => inspect(context) },
     { method: "POST", path: "/swarm/init", handle: (request) => init(context, request) },
-    { method: "POST", path: "/swarm/join", handle: () => join(context.node) },
+    { method: "POST", path: "/swarm/join", handle: (request) => join(context.node, request) },
     { method: "POST", path: "/swarm/leave", handle: (request) => leave(context.node, request) },
     { method: "POST", path: "/swarm/update", handle: (request) => update(context, request) },
     { method: "GET", path: "/swarm/unlockkey", handle: () => unlockKey(context.node) },
-    { method: "POST", path: "/swarm/unlock", handle: () => unlock(context.node) },
+    { method: "POST", path: "/swarm/unlock", handle: (request) => unlock(context.node, request) },
   ];
 }
 
 async function inspect({ node }: ApiContext): Promise<ApiAnswer> {
   const cluster = clusterOf((await currentView(node)).cluster());
-  return json(200, toSwarm(cluster, tlsInfoOf(cluster.RootCA.Certificate)));
+  return json(200, toSwarm(cluster, tlsInfoOfCluster(cluster.RootCA)));
 }
 
 async function init({ node }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
@@ -43,21 +45,37 @@ async function init({ node }: ApiContext, request: ApiRequest): Promise<ApiAnswe
   }
   validateInit(asked);
   refuseUnsupported(asked.Spec ?? {});
-  const Spec = completeSwarmSpec(asked.Spec ?? {});
+  const Spec = completeSwarmSpec(specOfInit(asked));
   validateClusterSpec(Spec);
   const nodeId = await inOwnWords(node.init({ ...asked, Spec }));
   return json(200, nodeId);
 }
 
-async function join(node: LocalNode): Promise<ApiAnswer> {
+/** Autolock is asked for beside the spec, or in it. There is no root yet that could be rotated. */
+function specOfInit({ Spec = {}, AutoLockManagers }: SwarmInitRequest): SwarmSpec {
+  if (Spec.CAConfig?.SigningCACert || Spec.CAConfig?.SigningCAKey) {
+    throw notImplemented("a new swarm makes its own root CA: bring another with `docker swarm ca --rotate`");
+  }
+  const asked = AutoLockManagers || Spec.EncryptionConfig?.AutoLockManagers;
+  return {
+    ...Spec,
+    CAConfig: { ...Spec.CAConfig, ForceRotate: 0 },
+    EncryptionConfig: { AutoLockManagers: asked === true },
+  };
+}
+
+async function join(node: LocalNode, request: ApiRequest): Promise<ApiAnswer> {
+  const asked = await shapedBody<SwarmJoinRequest>(request, joinShape);
   if (isInSwarm(node)) throw alreadyInSwarm();
-  throw notImplemented("joining a swarm is not supported yet");
+  const RemoteAddrs = joinAddresses(asked);
+  await inOwnWords(node.join({ ...asked, RemoteAddrs }));
+  return { kind: "empty", status: 200 };
 }
 
 async function leave(node: LocalNode, request: ApiRequest): Promise<ApiAnswer> {
   if (!isInSwarm(node)) throw new DaemonError("Unavailable", "This node is not part of a swarm");
   const force = looseFlag(request.query, "force");
-  const refusal = force ? undefined : leaveRefusal(node);
+  const refusal = force ? undefined : isLocked(node) ? leaveLocked : leaveRefusal(node);
   if (refusal) throw new DaemonError("Unavailable", refusal);
   await inOwnWords(node.leave(force));
   return { kind: "empty", status: 200 };
@@ -68,39 +86,61 @@ async function update(context: ApiContext, request: ApiRequest): Promise<ApiAnsw
   const version = versionParameter(request, "swarm");
   const rotateWorker = strictFlag(request.query, "rotateWorkerToken");
   const rotateManager = strictFlag(request.query, "rotateManagerToken");
-  strictFlag(request.query, "rotateManagerUnlockKey"); // without autolock there is no key to rotate
-  const { store } = requireManager(context.node);
+  const rotateUnlockKey = strictFlag(request.query, "rotateManagerUnlockKey");
+  const manager = requireManager(context.node);
   if (asked.Name && asked.Name !== clusterName) throw badRequest(`swarm spec must be named "${clusterName}"`);
   refuseUnsupported(asked);
-  const Spec = completeSwarmSpec(asked);
-  validateClusterSpec(Spec);
+  validateClusterSpec(completeSwarmSpec(asked));
+  const { store } = manager;
+  await store.caughtUp();
+  const before = clusterOf(store.view.cluster());
+  // Checked again below, where it counts: this only spares a root that would not be used.
+  if (before.Version.Index !== version) throw new ShoalError("Unknown", "update out of sequence");
+  const RootCA = await rootAsAsked(before.RootCA, asked.CAConfig, context.clock.now());
+  const CAConfig = { ...asked.CAConfig, ForceRotate: RootCA.LastForcedRotation ?? 0 };
+  const Spec = completeSwarmSpec({ ...asked, CAConfig });
   await store.update((tx) => {
     const cluster = clusterOf(tx.cluster());
     tx.checkVersion(cluster, version);
-    const { RootCA } = cluster;
     const token = (rotate: boolean, now: string) => (rotate ? newJoinToken(RootCA.Certificate, context.random) : now);
     const JoinTokens = {
       Worker: token(rotateWorker, RootCA.JoinTokens.Worker),
       Manager: token(rotateManager, RootCA.JoinTokens.Manager),
     };
-    tx.put("cluster", { ...cluster, Spec, RootCA: { ...RootCA, JoinTokens } });
+    const { UnlockKey: present, ...rest } = cluster;
+    const kept = rotateUnlockKey ? undefined : present;
+    const locking = Spec.EncryptionConfig?.AutoLockManagers && { UnlockKey: kept ?? newUnlockKey(context.random) };
+    tx.put("cluster", { ...rest, ...locking, Spec, RootCA: { ...RootCA, JoinTokens } });
   });
+  // The answer says that the key counts: this manager's own disk must say so too.
+  await manager.sealed();
   return { kind: "empty", status: 200 };
 }
 
 async function unlockKey(node: LocalNode): Promise<ApiAnswer> {
-  requireManager(node);
-  return json(200, { UnlockKey: "" }); // as for every swarm without autolock
+  const cluster = clusterOf((await currentView(node)).cluster());
+  return json(200, { UnlockKey: cluster.UnlockKey ?? "" }); // "" for every swarm without autolock
 }
 
-async function unlock(node: LocalNode): Promise<ApiAnswer> {
-  requireManager(node);
-  throw new DaemonError("AlreadyExists", "swarm is not locked");
+async function unlock(node: LocalNode, request: ApiRequest): Promise<ApiAnswer> {
+  const { UnlockKey = "" } = await shapedBody<{ UnlockKey?: string }>(request, unlockShape);
+  if (!isLocked(node)) {
+    requireManager(node);
+    throw new DaemonError("AlreadyExists", "swarm is not locked");
+  }
+  await inOwnWords(node.unlock(UnlockKey));
+  return { kind: "empty", status: 200 };
 }
 
 function isInSwarm(node: LocalNode): boolean {
   return node.info().LocalNodeState !== "inactive";
 }
+
+function isLocked(node: LocalNode): boolean {
+  return node.info().LocalNodeState === "locked";
+}
+
+const leaveLocked = "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.";
 
 function alreadyInSwarm(): DaemonError {
   const text =
@@ -121,13 +161,9 @@ async function inOwnWords<T>(work: Promise<T>): Promise<T> {
   }
 }
 
-/** Throws 501 for what is asked in words and not there yet; better than to store it and do nothing. */
-function refuseUnsupported({ EncryptionConfig, CAConfig }: SwarmSpec): void {
-  if (EncryptionConfig?.AutoLockManagers) throw notImplemented("autolock is not supported yet");
+/** Throws 501 for what is asked in words and not there; better than to store it and do nothing. */
+function refuseUnsupported({ CAConfig }: SwarmSpec): void {
   if ((CAConfig?.ExternalCAs?.length ?? 0) > 0) throw notImplemented("external CAs are not supported yet");
-  if (CAConfig?.SigningCACert || CAConfig?.SigningCAKey || CAConfig?.ForceRotate) {
-    throw notImplemented("rotating the root CA is not supported yet");
-  }
 }
 
 const nanosecondsPerHour = 3600 * 1_000_000_000;

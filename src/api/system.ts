@@ -4,13 +4,14 @@
  * swarm's half of the API works without the Engine); `/info` says so in its warnings.
  */
 import manifest from "../../package.json" with { type: "json" };
+import { tlsInfoOfCluster } from "../ca/tls-info.ts";
 import { askEngine, type EngineAnswer } from "../engine/ask.ts";
 import { isShoalError, messageOf } from "../lib/errors.ts";
 import { toClusterInfo } from "../model/cluster.ts";
 import type { SwarmInfo } from "../model/types.ts";
 import { type ApiAnswer, type ApiContext, type ApiRequest, json, type LocalNode, type Route } from "./context.ts";
 import { DaemonError } from "./errors.ts";
-import { tlsInfoOf } from "./tls-info.ts";
+
 import { type ApiVersions, versionText } from "./versions.ts";
 
 export function systemRoutes(context: ApiContext, versions: ApiVersions): Route[] {
@@ -75,7 +76,7 @@ async function swarmInfo(node: LocalNode): Promise<SwarmInfo & { Warnings?: stri
   const counted = { ...info, Nodes: view.count("nodes"), Managers: managers };
   const cluster = view.cluster();
   const shown = cluster
-    ? { ...counted, Cluster: toClusterInfo(cluster, tlsInfoOf(cluster.RootCA.Certificate)) }
+    ? { ...counted, Cluster: toClusterInfo(cluster, tlsInfoOfCluster(cluster.RootCA)) }
     : counted;
   return managers === 2 ? { ...shown, Warnings: [twoManagers] } : shown;
 }

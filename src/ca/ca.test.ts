@@ -1,18 +1,29 @@
 /** Root, tokens, certificates, chains and identity files, checked by node's own X.509 where it can. */
+import "reflect-metadata";
 import assert from "node:assert/strict";
-import { X509Certificate } from "node:crypto";
+import { webcrypto, X509Certificate } from "node:crypto";
 import { mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import * as x509 from "@peculiar/x509";
 import fc from "fast-check";
 import { isShoalError, type StatusCode } from "../lib/errors.ts";
 import { seededRandom } from "../lib/random.ts";
 import type { NodeIdentity } from "../rpc/services.ts";
-import { readNodeCertificate, renewalTime, verifyNodeCertificate } from "./chain.ts";
+import { ValueCipher } from "../store/encryption.ts";
+import {
+  certificatesExpired,
+  checkRootCertificate,
+  checkStillValid,
+  readNodeCertificate,
+  renewalTime,
+  verifyNodeCertificate,
+} from "./chain.ts";
 import { IdentityFiles } from "./identity-files.ts";
 import { newCertificateRequest, publicKeyOfRequest } from "./request.ts";
 import { newRoot, RootAuthority, type RootMaterial } from "./root.ts";
+import { issuerOf, tlsInfoOfNode } from "./tls-info.ts";
 import { checkRootAgainstToken, digestOfToken, newJoinToken, sameToken } from "./tokens.ts";
 
 const now = Date.parse("2026-03-01T12:00:00.500Z");
@@ -52,7 +63,7 @@ describe("the root", () => {
     assert.equal(certificate.ca, true);
     assert.ok(certificate.verify(certificate.publicKey));
     assert.equal(certificate.publicKey.asymmetricKeyDetails?.namedCurve, "prime256v1");
-    assert.equal(certificate.validFromDate.toISOString(), "2026-03-01T11:55:00.000Z");
+    assert.equal(certificate.validFromDate.toISOString(), "2026-03-01T11:00:00.000Z");
     assert.equal(certificate.validToDate.getTime(), Math.floor(now / 1000) * 1000 + 630_720_000_000);
     assert.match(root.certificate, /^-----BEGIN CERTIFICATE-----\n.*\n-----END CERTIFICATE-----\n$/s);
     assert.match(root.key, /^-----BEGIN PRIVATE KEY-----\n/);
@@ -173,6 +184,67 @@ describe("a node's certificate", () => {
   });
 });
 
+describe("another root", () => {
+  const ecdsa = { name: "ECDSA", namedCurve: "P-384" };
+  const rsa = { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256", publicExponent: new Uint8Array([1, 0, 1]) };
+
+  for (const [kind, algorithm, signing] of [
+    ["P-384", ecdsa, { name: "ECDSA", hash: "SHA-384" }],
+    ["RSA", { ...rsa, modulusLength: 2048 }, rsa],
+  ] as const) {
+    test(`of ${kind} signs, and is crossed by ours: its leaves verify under either, and name it as issuer`, async () => {
+      const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
+      const made = await x509.X509CertificateGenerator.createSelfSigned({
+        name: "CN=brought along,O=somebody",
+        notBefore: new Date(now - dayMs),
+        notAfter: new Date(now + 1000 * dayMs),
+        keys,
+        signingAlgorithm: signing,
+        extensions: [new x509.BasicConstraintsExtension(true, undefined, true)],
+      });
+      const pem = await webcrypto.subtle.exportKey("pkcs8", keys.privateKey);
+      const other = { certificate: made.toString("pem"), key: x509.PemConverter.encode(pem, "PRIVATE KEY") };
+      const crossSigned = await authority.crossSign(other.certificate, now);
+      const { csr, key } = await newCertificateRequest();
+      const options = { csr, nodeId: "n", role: "worker" as const, clusterId: "c", expiryNanoseconds: undefined, now };
+      const chain = await (await RootAuthority.open({ ...other, crossSigned })).issue(options);
+      for (const trusted of [root.certificate, other.certificate]) {
+        verifyNodeCertificate(chain, trusted, key, now);
+        const { TrustRoot, ...issuer } = tlsInfoOfNode({ chain, rootCA: trusted });
+        assert.deepEqual([TrustRoot, issuer], [trusted, issuerOf(other.certificate)]);
+      }
+    });
+  }
+
+  test("of a kind that can't sign here is refused", async () => {
+    const keys = await webcrypto.subtle.generateKey({ ...rsa, modulusLength: 1024 }, true, ["sign", "verify"]);
+    const key = x509.PemConverter.encode(await webcrypto.subtle.exportKey("pkcs8", keys.privateKey), "PRIVATE KEY");
+    const opened = RootAuthority.open({ certificate: root.certificate, key });
+    await assert.rejects(opened, failsWith("InvalidArgument", /RSA with 2048 bits or more/));
+  });
+});
+
+describe("a clock that is wrong", () => {
+  test("by an hour, either way, does not keep a node from a new swarm", () => {
+    for (const at of [now - hourMs, now + hourMs]) checkRootCertificate(root.certificate, at);
+  });
+
+  test("by more is said to be the likely reason", () => {
+    const early = failsWith(
+      "FailedPrecondition",
+      /is not valid before .*: it is 2026-03-01T10:00:00\.500Z by this node's/,
+    );
+    assert.throws(() => checkRootCertificate(root.certificate, now - 2 * hourMs), early);
+  });
+
+  test("a node that was away for too long says what to do", async () => {
+    const info = readNodeCertificate((await identity()).chain);
+    checkStillValid(info, now);
+    assert.throws(() => checkStillValid(info, now + 91 * dayMs), { message: certificatesExpired });
+    assert.throws(() => checkStillValid(info, now - 2 * hourMs), failsWith("FailedPrecondition", /not valid before/));
+  });
+});
+
 describe("identity files", () => {
   let directory: string;
   before(async () => {
@@ -215,6 +287,19 @@ describe("identity files", () => {
     assert.deepEqual(await files.load(), next, "after it: the new one");
     await assert.rejects(stat(path("swarm-node.key.next")), /ENOENT/);
     assert.equal(await readFile(path("swarm-node.key"), "utf8"), next.key);
+  });
+
+  test("the key is sealed where there is something to seal it with, and one in PEM is still read", async () => {
+    const sealer = new ValueCipher(seededRandom(9).bytes(32), seededRandom(10));
+    const [plain, sealed] = [await made(), await made()];
+    await new IdentityFiles(directory).save(plain);
+    const files = new IdentityFiles(directory, sealer);
+    assert.deepEqual(await files.load(), plain);
+    await files.save(sealed);
+    assert.deepEqual(await files.load(), sealed);
+    assert.doesNotMatch(await readFile(path("swarm-node.key"), "utf8"), /PRIVATE KEY/);
+    const others = new IdentityFiles(directory, new ValueCipher(seededRandom(11).bytes(32), seededRandom(12)));
+    await assert.rejects(others.load(), failsWith("FailedPrecondition", /broken/));
   });
 
   test("a certificate without its key is an error, not an identity", async () => {

@@ -4,6 +4,7 @@
  * subject names a cluster, a role and a node.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
+import { rfc3339 } from "../lib/clock.ts";
 import { ShoalError } from "../lib/errors.ts";
 import { between, type Random } from "../lib/random.ts";
 import type { NodeRole } from "../model/types.ts";
@@ -26,7 +27,7 @@ export interface NodeCertificateInfo {
 
 /** What the first certificate of a PEM chain says; nothing is verified. Throws InvalidArgument when it says too little. */
 export function readNodeCertificate(chain: string): NodeCertificateInfo {
-  return infoOf(parseChain(chain)[0]!);
+  return infoOf(certificatesOf(chain)[0]!);
 }
 
 /**
@@ -43,7 +44,7 @@ export function verifyNodeCertificate(
   key: string,
   now: number,
 ): NodeCertificateInfo {
-  const certificates = parseChain(chain);
+  const certificates = certificatesOf(chain);
   const leaf = certificates[0]!;
   const roots = parseRoots(rootCertificate);
   for (const [index, certificate] of certificates.entries()) {
@@ -53,8 +54,8 @@ export function verifyNodeCertificate(
       refuse("the certificate chain is not in order: each must be signed by the next");
     }
   }
-  const last = certificates.at(-1)!;
-  const root = roots.find((candidate) => isSignedBy(last, candidate) || last.raw.equals(candidate.raw));
+  // Any of them: a root that was rotated to is trusted by itself, whoever has signed it as well.
+  const root = roots.find((candidate) => certificates.some((certificate) => isSignedBy(certificate, candidate)));
   if (!root) refuse("the certificate is not signed by this cluster's root");
   checkValidity(root, now);
   if (!leaf.keyUsage?.includes(serverAuth) || !leaf.keyUsage.includes(clientAuth)) {
@@ -64,10 +65,22 @@ export function verifyNodeCertificate(
   return infoOf(leaf);
 }
 
-/** Throws FailedPrecondition unless the PEM bundle holds only self-signed authorities, at least one. */
-export function checkRootCertificate(rootCertificate: string): void {
-  parseRoots(rootCertificate);
+/**
+ * Throws FailedPrecondition unless the PEM bundle holds only self-signed authorities, at least one, all valid now.
+ * @param now milliseconds since the epoch
+ */
+export function checkRootCertificate(rootCertificate: string, now: number): void {
+  for (const root of parseRoots(rootCertificate)) checkValidity(root, now);
 }
+
+/** Throws FailedPrecondition, in Swarm's words where it has expired, unless the node's certificate is valid now. */
+export function checkStillValid({ notBefore, notAfter }: NodeCertificateInfo, now: number): void {
+  if (now > notAfter) refuse(certificatesExpired);
+  if (now < notBefore) refuse(`the node's certificate is not valid before ${rfc3339(notBefore)}${wrongClock(now)}`);
+}
+
+/** What a node says that was away for too long. */
+export const certificatesExpired = "Swarm certificates have expired. To replace them, leave the swarm and join again.";
 
 /**
  * When to renew a certificate: at a random point between 50 and 80 % of its life, so that a cluster's nodes don't all
@@ -99,7 +112,8 @@ function roleOfUnit(unit: unknown): NodeRole | undefined {
   return unit === organizationalUnits.worker ? "worker" : undefined;
 }
 
-function parseChain(pem: string): X509Certificate[] {
+/** The certificates of a PEM bundle, at least one; InvalidArgument for anything else. */
+export function certificatesOf(pem: string): X509Certificate[] {
   const blocks = pem.match(pemBlock) ?? [];
   if (blocks.length === 0 || blocks.length > longestChain) {
     throw new ShoalError(
@@ -115,7 +129,7 @@ function parseChain(pem: string): X509Certificate[] {
 }
 
 function parseRoots(pem: string): X509Certificate[] {
-  const roots = parseChain(pem);
+  const roots = certificatesOf(pem);
   if (!roots.every((root) => root.ca && isSignedBy(root, root))) refuse("the root certificate is not self-signed");
   return roots;
 }
@@ -126,11 +140,16 @@ function isSignedBy(certificate: X509Certificate, issuer: X509Certificate): bool
 
 function checkValidity(certificate: X509Certificate, now: number): void {
   if (now < certificate.validFromDate.getTime()) {
-    refuse(`the certificate is not valid before ${certificate.validFromDate.toISOString()}`);
+    refuse(`the certificate is not valid before ${certificate.validFromDate.toISOString()}${wrongClock(now)}`);
   }
   if (now > certificate.validToDate.getTime()) {
-    refuse(`the certificate has expired at ${certificate.validToDate.toISOString()}`);
+    refuse(`the certificate has expired at ${certificate.validToDate.toISOString()}${wrongClock(now)}`);
   }
+}
+
+/** Most often it is not the certificate that is wrong. */
+function wrongClock(now: number): string {
+  return `: it is ${rfc3339(now)} by this node's clock, or a manager's is wrong`;
 }
 
 function refuse(reason: string): never {

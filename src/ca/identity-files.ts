@@ -3,11 +3,13 @@
  * Swarm names them. At any moment, also after a crash, what is loaded is one whole identity: the old or the new one.
  * Each file is replaced by a rename, and as key and certificate are two files, the new key waits beside the old one
  * until its certificate is in place; `load` finishes what a crash has left half done.
+ * The key is sealed, where the node has keys to do so: who has only the disk of a locked manager can't speak for it.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { type FileHandle, mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ShoalError } from "../lib/errors.ts";
+import type { Sealer } from "../lib/seal.ts";
 import type { NodeIdentity } from "../rpc/services.ts";
 import { readNodeCertificate } from "./chain.ts";
 
@@ -20,12 +22,21 @@ export interface IdentityStore {
   remove(): Promise<void>;
 }
 
+/** First line of a sealed key's file. */
+const sealedHeader = "shoal sealed key 1";
+const keyPlace = "swarm-node.key";
+
 export class IdentityFiles implements IdentityStore {
   readonly #folder: string;
+  readonly #sealer: Sealer | undefined;
 
-  /** @param directory the node's swarm state; the files are in its `certificates` */
-  constructor(directory: string) {
+  /**
+   * @param directory the node's swarm state; the files are in its `certificates`
+   * @param sealer for the private key; without it the key is written as PEM
+   */
+  constructor(directory: string, sealer?: Sealer) {
     this.#folder = join(directory, "certificates");
+    this.#sealer = sealer;
   }
 
   async load(): Promise<NodeIdentity | undefined> {
@@ -41,7 +52,7 @@ export class IdentityFiles implements IdentityStore {
   async save(identity: NodeIdentity): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     await this.#replace("swarm-root-ca.crt", identity.rootCA, 0o644);
-    await this.#replace("swarm-node.key.next", identity.key, 0o600);
+    await this.#replace("swarm-node.key.next", this.#sealed(identity.key), 0o600);
     await this.#replace("swarm-node.crt", identity.chain, 0o644);
     await this.#takeNextKey();
   }
@@ -63,13 +74,26 @@ export class IdentityFiles implements IdentityStore {
   }
 
   async #keyOf(chain: string, name: string): Promise<string | undefined> {
-    const key = await this.#read(name);
-    if (key === undefined) return undefined;
+    const text = await this.#read(name);
+    if (text === undefined) return undefined;
     try {
+      const key = this.#opened(text);
       return new X509Certificate(chain).checkPrivateKey(createPrivateKey(key)) ? key : undefined;
     } catch (cause) {
       throw new ShoalError("FailedPrecondition", `${join(this.#folder, name)} or its certificate is broken`, { cause });
     }
+  }
+
+  #sealed(key: string): string {
+    if (!this.#sealer) return key;
+    const sealed = this.#sealer.seal(Buffer.from(key), keyPlace);
+    return `${sealedHeader}\n${sealed.toString("base64")}\n`;
+  }
+
+  #opened(text: string): string {
+    const [header, sealed = ""] = text.split("\n");
+    if (header !== sealedHeader || !this.#sealer) return text;
+    return this.#sealer.open(Buffer.from(sealed, "base64"), keyPlace).toString();
   }
 
   async #read(name: string): Promise<string | undefined> {

@@ -46,7 +46,7 @@ export async function joinWithToken(options: JoinOptions): Promise<NodeIdentity>
   digestOfToken(token);
   const rootCA = await retried(options, (signal) => client.rootCertificate(address, signal));
   checkRootAgainstToken(rootCA, token);
-  checkRootCertificate(rootCA);
+  checkRootCertificate(rootCA, options.clock.now());
   const connection = client.connect(address, rootCA);
   try {
     return await obtain({ ...options, connection, rootCA, request: { token, availability } });

@@ -39,8 +39,14 @@ playground
   .command("down")
   .description("remove everything")
   .action(async () => (await import("./playground.ts")).down());
+playground
+  .command("kill <node>")
+  .addOption(
+    new Option("--part <part>", "what of it to kill").choices(["machine", "engine", "daemon"]).default("machine"),
+  )
+  .description("cut a node's power, or kill one part of it")
+  .action(async (node: string, options) => (await import("./playground.ts")).kill(node, options));
 for (const [name, description] of [
-  ["kill", "kill a node's daemon and Engine, as a power cut would"],
   ["start", "start a killed node again"],
   ["partition", "cut a node's network off"],
   ["heal", "join a partitioned node's network again"],

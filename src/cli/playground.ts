@@ -3,6 +3,7 @@
  * ShoalErrors, for `main` to print.
  */
 import { ShoalError } from "../lib/errors.ts";
+import type { NodePart } from "../playground/machine.ts";
 import { Playground, type PlaygroundNode } from "../playground/playground.ts";
 import { ensureSampleImage, ensureSampleService, sampleImage, samplePort } from "../playground/sample.ts";
 
@@ -36,9 +37,9 @@ export function down(): Promise<void> {
   return new Playground().down();
 }
 
-/** Ends a node as if its power were cut. */
-export function kill(node: string): Promise<void> {
-  return new Playground().kill(node);
+/** Ends a node as if its power were cut, or one part of it alone. */
+export function kill(node: string, options: { readonly part: NodePart }): Promise<void> {
+  return new Playground().kill(node, options.part);
 }
 
 /** Starts a node, or whatever of it does not run. */
@@ -56,19 +57,24 @@ export function heal(node: string): Promise<void> {
 }
 
 async function deploySample(playground: Playground): Promise<void> {
-  const node = playground.layout.node(1);
-  for (const each of await playground.list()) await ensureSampleImage(each.engineSocket);
-  await ensureSampleService(node);
-  print(`The service "hello" answers: http://${node.address}:${samplePort}/ (image ${sampleImage})
+  const nodes = (await playground.list()).map(({ name }) => playground.layout.nodeByName(name));
+  await Promise.all(nodes.map(({ engineSocket }) => ensureSampleImage(engineSocket)));
+  await ensureSampleService(nodes);
+  print(`${table(await playground.list())}
+
+The service "hello" answers on each node: http://${nodes[0]!.address}:${samplePort}/ (image ${sampleImage})
 
 Point docker at the swarm:
-  export DOCKER_HOST=unix://${node.socket}
-  docker service ls`);
+  export DOCKER_HOST=unix://${nodes[0]!.socket}
+  docker node ls
+  docker service ps hello`);
 }
 
 function table(nodes: readonly PlaygroundNode[]): string {
-  const rows = [["NAME", "ADDRESS", "ROLE", "STATE", "SOCKET"]];
-  for (const { name, address, role, state, socket } of nodes) rows.push([name, address, role, state, socket]);
+  const rows = [["NAME", "ADDRESS", "ROLE", "STATE", "STATUS", "SOCKET"]];
+  for (const { name, address, role, state, status, socket } of nodes) {
+    rows.push([name, address, role, state, status, socket]);
+  }
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   return rows
     .map((row) =>

@@ -1,9 +1,9 @@
 /** `swarm init`: a new cluster's root, tokens, data key, first node and store, on the disk of its first manager. */
-import { mkdir } from "node:fs/promises";
 import type { IdentityFiles } from "../ca/identity-files.ts";
 import { newCertificateRequest } from "../ca/request.ts";
 import { newRoot, RootAuthority } from "../ca/root.ts";
 import { newJoinToken } from "../ca/tokens.ts";
+import { newUnlockKey } from "../ca/unlock-key.ts";
 import type { Clock } from "../lib/clock.ts";
 import { newId } from "../lib/ids.ts";
 import type { Random } from "../lib/random.ts";
@@ -12,10 +12,10 @@ import { predefinedNetworks } from "../model/networks.ts";
 import type { SwarmInitRequest } from "../model/types.ts";
 import type { NodeIdentity } from "../rpc/services.ts";
 import { dataKeyBytes } from "../store/encryption.ts";
-import { saveDataKey } from "./data-key.ts";
-import { dataKeyPath, openStore } from "./open-store.ts";
+import { Store } from "../store/store.ts";
+import type { NodeKeys } from "./data-key.ts";
+import { openSingle } from "./open-store.ts";
 import type { NodeState } from "./state-file.ts";
-import { swarmDirectory } from "./state-file.ts";
 
 export interface CreateClusterOptions {
   readonly dataDirectory: string;
@@ -27,6 +27,8 @@ export interface CreateClusterOptions {
   /** host:port */
   readonly advertiseAddress: string;
   readonly identityFiles: IdentityFiles;
+  /** Of this node; made here. */
+  readonly keys: NodeKeys;
 }
 
 /** Writes everything but `state.json`, which makes it count. */
@@ -37,22 +39,26 @@ export async function createCluster(
   const clusterId = newId(random);
   const nodeId = newId(random);
   const root = await newRoot(clock.now());
-  const cluster = newCluster(clusterId, request, {
+  const rootCA = {
     Certificate: root.certificate,
     Key: root.key,
     JoinTokens: { Worker: newJoinToken(root.certificate, random), Manager: newJoinToken(root.certificate, random) },
-  });
+  };
+  const unlockKey = request.Spec?.EncryptionConfig?.AutoLockManagers ? newUnlockKey(random) : undefined;
+  const cluster = newCluster(clusterId, request, rootCA, unlockKey);
 
   const { csr, key } = await newCertificateRequest();
   const authority = await RootAuthority.open(root);
   const expiryNanoseconds = cluster.Spec.CAConfig?.NodeCertExpiry;
   const chain = await authority.issue({ csr, nodeId, role: "manager", clusterId, expiryNanoseconds, now: clock.now() });
   const identity: NodeIdentity = { nodeId, clusterId, role: "manager", chain, key, rootCA: root.certificate };
+  await options.keys.create();
   await options.identityFiles.save(identity);
 
-  await mkdir(swarmDirectory(dataDirectory), { recursive: true, mode: 0o700 });
-  await saveDataKey(dataKeyPath(dataDirectory), random.bytes(dataKeyBytes));
-  const store = await openStore(dataDirectory, clock, random);
+  const dataKey = random.bytes(dataKeyBytes);
+  await options.keys.setDataKey(dataKey);
+  const { backend } = openSingle({ dataDirectory, nodeId, dataKey, random });
+  const store = await Store.open(backend, clock);
   try {
     await store.update((tx) => {
       tx.create("cluster", cluster);
@@ -71,7 +77,7 @@ export async function createCluster(
   }
   const managers = [{ nodeId, address: advertiseAddress }];
   return {
-    state: { version: 1, nodeId, clusterId, role: "manager", listenAddress, advertiseAddress, managers },
+    state: { version: 1, nodeId, clusterId, role: "manager", listenAddress, advertiseAddress, store: "lmdb", managers },
     identity,
   };
 }

@@ -1,30 +1,165 @@
-/** The cluster's data key on this manager's disk: `<data-dir>/swarm/data-key.json`, readable by root alone. */
-import { readFile } from "node:fs/promises";
-import { ShoalError } from "../lib/errors.ts";
+/**
+ * The keys that this node's files are sealed with, in `<data-dir>/swarm/data-key.json`: the node's own (its TLS key,
+ * the agent's tasks), and on a manager the cluster's data key (the store). Without autolock they stand there as they
+ * are, readable by root alone; with it the file is sealed with the cluster's unlock key, and nothing of the node can
+ * be read before somebody gives that.
+ *
+ * One file, so that locking, unlocking and changing the unlock key are one rename each: at any moment, also after a
+ * crash, all of the node's files open by the same unlock key, the one before or the one after.
+ */
+import { mkdir, readFile } from "node:fs/promises";
+import { dirname } from "node:path";
+import { parseUnlockKey } from "../ca/unlock-key.ts";
+import { assert, isShoalError, ShoalError } from "../lib/errors.ts";
 import { writeFileDurably } from "../lib/files.ts";
-import { dataKeyBytes } from "../store/encryption.ts";
+import type { Random } from "../lib/random.ts";
+import type { Sealer } from "../lib/seal.ts";
+import { dataKeyBytes, ValueCipher } from "../store/encryption.ts";
 
-interface DataKeyFile {
-  readonly version: 1;
-  /** `none`: the key stands as it is. Autolock will add a form sealed with the unlock key. */
-  readonly seal: "none";
-  /** Base64. */
-  readonly key: string;
+type KeyFile =
+  | { readonly version: 1; readonly seal: "none"; readonly keys: KeyTexts }
+  /** `sealed`: base64 of the keys' JSON under the unlock key (AES-256-GCM). */
+  | { readonly version: 1; readonly seal: "unlock-key"; readonly sealed: string };
+
+/** Base64, 32 bytes each. */
+interface KeyTexts {
+  readonly node: string;
+  readonly data?: string;
 }
 
-export async function saveDataKey(path: string, key: Uint8Array): Promise<void> {
-  const content: DataKeyFile = { version: 1, seal: "none", key: Buffer.from(key).toString("base64") };
-  await writeFileDurably(path, JSON.stringify(content), 0o600);
+const place = "data-key.json";
+
+interface Opened {
+  readonly texts: KeyTexts;
+  readonly cipher: ValueCipher;
+  /** Undefined: the file is not locked. */
+  readonly unlockKey: string | undefined;
 }
 
-/** DataLoss where the file is missing or damaged: without it the store cannot be read. */
-export async function loadDataKey(path: string): Promise<Uint8Array> {
-  try {
-    const content: DataKeyFile = JSON.parse(await readFile(path, "utf8"));
-    const key = Buffer.from(content.key, "base64");
-    if (content.version === 1 && content.seal === "none" && key.length === dataKeyBytes) return key;
-  } catch (cause) {
-    throw new ShoalError("DataLoss", `the store's data key ${path} cannot be read`, { cause });
+export class NodeKeys implements Sealer {
+  readonly #path: string;
+  readonly #random: Random;
+  #opened: Opened | undefined;
+  /** Changes of the file come one after the other. */
+  #changing: Promise<void> = Promise.resolve();
+
+  constructor(path: string, random: Random) {
+    this.#path = path;
+    this.#random = random;
   }
-  throw new ShoalError("DataLoss", `the store's data key ${path} is damaged`);
+
+  /** Fresh keys for a node that enters a swarm. */
+  async create(): Promise<void> {
+    await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
+    await this.#write({ node: this.#newKey() }, undefined);
+  }
+
+  /** `locked` when only the unlock key opens the file. DataLoss where it is missing or damaged. */
+  async load(): Promise<"open" | "locked"> {
+    const file = await this.#read();
+    if (file.seal === "unlock-key") return "locked";
+    this.#take(file.keys, undefined);
+    return "open";
+  }
+
+  /** Throws InvalidArgument for what is no key, Unauthenticated for the key of another lock. Swarm's texts. */
+  async unlock(unlockKey: string): Promise<void> {
+    const key = parseUnlockKey(unlockKey);
+    const file = await this.#read();
+    if (file.seal === "none") return this.#take(file.keys, undefined);
+    let texts: KeyTexts;
+    try {
+      texts = JSON.parse(new ValueCipher(key, this.#random).open(Buffer.from(file.sealed, "base64"), place).toString());
+    } catch (cause) {
+      if (!isShoalError(cause, "DataLoss")) throw cause;
+      throw new ShoalError("Unauthenticated", "swarm could not be unlocked: invalid key provided", { cause });
+    }
+    this.#take(texts, unlockKey);
+  }
+
+  /** Seals the file with this key, or (undefined) leaves it open. Nothing happens where it already is so. */
+  protect(unlockKey: string | undefined): Promise<void> {
+    return this.#change(async () => {
+      const { texts, unlockKey: present } = this.#present();
+      if (present !== unlockKey) await this.#write(texts, unlockKey);
+    });
+  }
+
+  /** The cluster's data key. FailedPrecondition on a node that is no manager. */
+  get dataKey(): Uint8Array {
+    const { data } = this.#present().texts;
+    if (data === undefined) throw new ShoalError("FailedPrecondition", "this node has no data key: it is no manager");
+    return Buffer.from(data, "base64");
+  }
+
+  /** The data key of the cluster that this node becomes a manager of; undefined when it is one no longer. */
+  setDataKey(key: Uint8Array | undefined): Promise<void> {
+    return this.#change(async () => {
+      const { texts, unlockKey } = this.#present();
+      const data = key && { data: Buffer.from(key).toString("base64") };
+      await this.#write({ node: texts.node, ...data }, unlockKey);
+    });
+  }
+
+  seal(plain: Uint8Array, what: string): Buffer {
+    return this.#present().cipher.seal(plain, what);
+  }
+
+  open(sealed: Uint8Array, what: string): Buffer {
+    return this.#present().cipher.open(sealed, what);
+  }
+
+  /** The node has left; the file goes with the rest of its state. */
+  forget(): void {
+    this.#opened = undefined;
+  }
+
+  #present(): Opened {
+    assert(this.#opened, "the node's keys are open");
+    return this.#opened;
+  }
+
+  #newKey(): string {
+    return Buffer.from(this.#random.bytes(dataKeyBytes)).toString("base64");
+  }
+
+  #take(texts: KeyTexts, unlockKey: string | undefined): void {
+    this.#opened = { texts, cipher: new ValueCipher(Buffer.from(texts.node, "base64"), this.#random), unlockKey };
+  }
+
+  #change(change: () => Promise<void>): Promise<void> {
+    const changed = this.#changing.then(change);
+    this.#changing = changed.catch(() => undefined); // its own caller hears of it
+    return changed;
+  }
+
+  async #write(keys: KeyTexts, unlockKey: string | undefined): Promise<void> {
+    const file: KeyFile =
+      unlockKey === undefined
+        ? { version: 1, seal: "none", keys }
+        : { version: 1, seal: "unlock-key", sealed: this.#sealed(keys, unlockKey) };
+    await writeFileDurably(this.#path, JSON.stringify(file), 0o600);
+    this.#take(keys, unlockKey);
+  }
+
+  #sealed(keys: KeyTexts, unlockKey: string): string {
+    const cipher = new ValueCipher(parseUnlockKey(unlockKey), this.#random);
+    return cipher.seal(Buffer.from(JSON.stringify(keys)), place).toString("base64");
+  }
+
+  async #read(): Promise<KeyFile> {
+    try {
+      const file: KeyFile = JSON.parse(await readFile(this.#path, "utf8"));
+      if (file.version === 1 && isWhole(file)) return file;
+    } catch (cause) {
+      throw new ShoalError("DataLoss", `the node's keys ${this.#path} cannot be read`, { cause });
+    }
+    throw new ShoalError("DataLoss", `the node's keys ${this.#path} are damaged`);
+  }
+}
+
+function isWhole(file: KeyFile): boolean {
+  if (file.seal === "unlock-key") return typeof file.sealed === "string";
+  const isKey = (text: string | undefined) => text === undefined || Buffer.from(text, "base64").length === dataKeyBytes;
+  return file.seal === "none" && typeof file.keys.node === "string" && isKey(file.keys.node) && isKey(file.keys.data);
 }

@@ -28,7 +28,7 @@ export async function serveMetrics(address: string, node: SwarmNode): Promise<Se
   const view = () => node.manager()?.store.view;
 
   gauge("swarm_node_manager", "Whether this node is a manager", [], (set) => set({}, view() ? 1 : 0));
-  gauge("swarm_manager_leader", "Whether this manager leads", [], (set) => set({}, view() ? 1 : 0));
+  gauge("swarm_manager_leader", "Whether this manager leads", [], (set) => set({}, node.leads() ? 1 : 0));
   gauge("swarm_manager_nodes_total", "Nodes by state", ["state"], (set) => {
     const counts: Record<string, number> = { unknown: 0, down: 0, ready: 0, disconnected: 0 };
     for (const { Status } of view()?.all("nodes") ?? []) counts[Status.State] = (counts[Status.State] ?? 0) + 1;

@@ -18,7 +18,11 @@ export interface NodeState {
   readonly listenAddress: string;
   /** host:port that others reach this node at. */
   readonly advertiseAddress: string;
-  /** host:port of the known managers. */
+  /** Address that containers' traffic of this node is to use; absent: that of `advertiseAddress`. */
+  readonly dataPathAddress?: string;
+  /** Where the managers' store is on this node; absent on a worker, and on a manager that has yet to enter it. */
+  readonly store?: "lmdb" | "etcd";
+  /** host:port of the known managers; the node id is "" until a manager has said it. */
   readonly managers: readonly { readonly nodeId: string; readonly address: string }[];
 }
 

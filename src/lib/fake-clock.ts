@@ -42,11 +42,16 @@ export class FakeClock implements Clock {
     await settled();
     for (let next = this.#next(end); next; next = this.#next(end)) {
       this.#waiting.delete(next);
-      this.#now = next.at;
+      this.#now = Math.max(this.#now, next.at);
       next.run();
       await settled();
     }
     this.#now = end;
+  }
+
+  /** Time passes in which nothing runs, as for a process that is held up: what fell due then runs late. */
+  stall(byMs: number): void {
+    this.#now += byMs;
   }
 
   #next(end: number): Waiting | undefined {

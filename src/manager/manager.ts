@@ -1,63 +1,74 @@
 /**
- * What runs on a manager: the control loops, the dispatcher, the log broker and the certificate service, all on one
- * store. The loops meet only through the store: each change wakes those that it concerns.
+ * What runs on a manager. On every one: the dispatcher, the log broker and the certificate service. On the one that
+ * leads: the control loops and the signer (`leader.ts`), from the moment it has the lead until it has lost it. All of
+ * them meet only through the store: each change wakes those that it concerns.
  */
 import type { Clock } from "../lib/clock.ts";
+import { assert, messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import type { Loop, LoopReport } from "../lib/loop.ts";
+import type { LoopReport } from "../lib/loop.ts";
 import type { Random } from "../lib/random.ts";
 import type { ManagerServices, WeightedPeer } from "../rpc/services.ts";
-import type { Store } from "../store/store.ts";
-import { allocator } from "./allocator/allocator.ts";
+import type { Election } from "../store/replica.ts";
+import type { Fence, Store } from "../store/store.ts";
 import { CertificateService } from "./certificates/service.ts";
-import { CertificateSigner } from "./certificates/signer.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
+import { Leader } from "./leader.ts";
 import { LogBroker } from "./logbroker/log-broker.ts";
-import { deletedNodesPlanner } from "./orchestrator/deleted-nodes.ts";
-import { globalPlanner } from "./orchestrator/global.ts";
-import { reaperPlanner } from "./orchestrator/reaper.ts";
-import { replicatedPlanner } from "./orchestrator/replicated.ts";
-import { drive } from "./planner.ts";
-import { constraintEnforcer } from "./scheduler/enforcer.ts";
-import { Scheduler } from "./scheduler/scheduler.ts";
+import { type Pinged, Reachability } from "./roles/reachability.ts";
 
 export interface ManagerOptions {
   readonly nodeId: string;
   readonly store: Store;
+  readonly election: Election;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
   /** All managers as agents are to know them. Never empty. */
   readonly peers: () => readonly WeightedPeer[];
+  /** The others; absent where there can't be any (tests). */
+  readonly fellows?: Fellows;
+}
+
+/** What a manager does about the other managers, and with them. */
+export interface Fellows {
+  /** FailedPrecondition where another manager could not be let in. */
+  readonly admits: () => Promise<void>;
+  /** Takes a node's replica out of the store; FailedPrecondition where the rest would have no quorum. */
+  readonly removeReplica: (nodeId: string) => Promise<void>;
+  readonly connect: (address: string) => Pinged;
 }
 
 export class Manager {
   readonly #options: ManagerOptions;
-  readonly #loops: { loop: Loop; unwatch: () => void }[];
   readonly #dispatcher: Dispatcher;
   readonly #certificates: CertificateService;
-  readonly #signer: CertificateSigner;
-  readonly #scheduler: Scheduler;
   readonly logBroker: LogBroker;
+  readonly reachability: Reachability;
+  #leader: Leader | undefined;
+  /** Terms begin and end one after the other. */
+  #turning: Promise<void> = Promise.resolve();
+  #unwatch = () => {};
+  #stopped = false;
 
   constructor(options: ManagerOptions) {
     this.#options = options;
-    // The scheduler's index follows the store before its loop does: it must be up to date when the loop plans.
-    this.#scheduler = new Scheduler(options.store);
-    const planners = [
-      replicatedPlanner,
-      globalPlanner,
-      allocator,
-      this.#scheduler,
-      constraintEnforcer,
-      deletedNodesPlanner,
-      reaperPlanner,
-    ];
-    this.#loops = planners.map((planner) => drive(planner, options));
-    this.#dispatcher = new Dispatcher({ ...options, managers: options.peers });
+    const { fellows } = options;
+    this.reachability = new Reachability({
+      ...options,
+      connect: (address) => {
+        assert(fellows, "this manager knows how to reach others");
+        return fellows.connect(address);
+      },
+      onChange: () => this.#dispatcher.managersChanged(),
+    });
+    this.#dispatcher = new Dispatcher({
+      ...options,
+      managers: options.peers,
+      ...(fellows && { reachable: (managerId) => this.reachability.isReachable(managerId) }),
+    });
     this.logBroker = new LogBroker(options);
-    this.#certificates = new CertificateService(options);
-    this.#signer = new CertificateSigner(options);
+    this.#certificates = new CertificateService({ ...options, admitsManagers: fellows?.admits });
   }
 
   get store(): Store {
@@ -79,23 +90,54 @@ export class Manager {
   }
 
   async start(): Promise<void> {
+    const { election, fellows } = this.#options;
+    if (fellows) this.reachability.start();
     this.logBroker.start();
     await this.#dispatcher.start();
-    for (const { loop } of this.#loops) loop.start();
-    this.#signer.start();
+    this.#unwatch = election.watch((fence) => this.#turn(fence));
+    this.#turn(election.fence);
+    await this.#turning;
   }
 
   /** Ends every stream and loop; the store stays open. */
   async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#unwatch();
     this.#dispatcher.stop();
     this.logBroker.stop();
-    for (const { unwatch } of this.#loops) unwatch();
-    await Promise.all([...this.#loops.map(({ loop }) => loop.stop()), this.#signer.stop()]);
-    this.#scheduler.close();
+    this.reachability.stop();
+    this.#turn(undefined);
+    await this.#turning;
   }
 
-  /** The last run of each control loop. */
+  /** The last run of each control loop; empty while another manager leads. */
   reports(): LoopReport[] {
-    return [...this.#loops.map(({ loop }) => loop.report()), this.#signer.report()];
+    return this.#leader?.reports() ?? [];
+  }
+
+  #turn(fence: Fence | undefined): void {
+    const { log } = this.#options;
+    this.#turning = this.#turning
+      .then(() => this.#become(fence))
+      .catch((error) => log.error("taking or leaving the lead failed", { error: messageOf(error) }));
+  }
+
+  async #become(fence: Fence | undefined): Promise<void> {
+    if (this.#leader?.fence.revision === fence?.revision) return;
+    if (this.#leader) {
+      await this.#leader.stop();
+      this.#leader = undefined;
+      this.#options.log.info("this manager no longer leads the swarm");
+    }
+    if (!fence || this.#stopped) return;
+    const { election, fellows } = this.#options;
+    this.#leader = new Leader({
+      ...this.#options,
+      fence,
+      resign: () => election.resign(),
+      removeReplica: async (nodeId) => await fellows?.removeReplica(nodeId),
+    });
+    this.#leader.start();
+    this.#options.log.info("this manager leads the swarm", { term: fence.revision });
   }
 }

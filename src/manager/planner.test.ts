@@ -176,11 +176,18 @@ test("commits wake the keys that they concern; a planner that cannot tell which 
 
 test("a conflict plans again from what is there then", async () => {
   const clock = new FakeClock();
-  const backend = new MemoryBackend();
-  const mine = await Store.open(backend, clock);
-  const theirs = await Store.open(backend, clock);
-  await mine.update((tx) => tx.create("networks", network("seen")));
-  // `theirs` has not seen that commit, so what it creates under that id is a conflict for as long as it has not.
+  const memory = new MemoryBackend();
+  let conflicts = 2;
+  const store = await Store.open(
+    {
+      load: () => memory.load(),
+      follow: (listener) => memory.follow(listener),
+      commit: async (batch) => (conflicts-- > 0 ? { kind: "conflict" } : memory.commit(batch)),
+      currentRevision: () => memory.currentRevision(),
+      close: () => memory.close(),
+    },
+    clock,
+  );
   const log: Logger = { ...silentLogger, child: () => log };
   let plans = 0;
   const planner: Planner = {
@@ -192,11 +199,11 @@ test("a conflict plans again from what is there then", async () => {
       return { changes: plans < 3 ? [create("seen")] : [create("fresh")] };
     },
   };
-  const { loop } = drive(planner, { store: theirs, clock, random: seededRandom(1), log });
+  const { loop } = drive(planner, { store, clock, random: seededRandom(1), log });
   loop.start();
   loop.wake("a");
   await settled();
   assert.equal(plans, 3);
-  assert.deepEqual(ids(theirs), ["fresh"]);
+  assert.deepEqual(ids(store), ["fresh"]);
   await loop.stop();
 });

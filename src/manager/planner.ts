@@ -13,7 +13,7 @@ import { limits } from "../lib/limits.ts";
 import type { Logger } from "../lib/log.ts";
 import { Loop, type RunResult } from "../lib/loop.ts";
 import type { Random } from "../lib/random.ts";
-import type { Change, Store, Transaction, View } from "../store/store.ts";
+import type { Change, Fence, Store, Transaction, View } from "../store/store.ts";
 import type { TableName, Tables } from "../store/tables.ts";
 import type { Draft } from "../store/view.ts";
 
@@ -64,6 +64,8 @@ export interface PlannerRuntime {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** The lead that the planner's writes depend on; absent only in tests of planners. */
+  readonly fence?: Fence;
 }
 
 const resyncMs = 60_000;
@@ -110,6 +112,7 @@ async function runPlanner(
 ): Promise<RunResult> {
   const outcome = await runtime.store.update((tx) => planBatch(planner, runtime, tx, [...keys]), {
     alone: planner.alone ?? false,
+    ...(runtime.fence && { fence: runtime.fence }),
   });
   const { written, later, left, failed } = outcome;
   for (const key of keys) if (!failed.has(key)) failing.delete(key);

@@ -45,7 +45,10 @@ export function completeSwarmSpec(given: SwarmSpec): SwarmSpec {
       HeartbeatTick: Raft?.HeartbeatTick || swarmDefaults.heartbeatTick,
     },
     Dispatcher: { HeartbeatPeriod: Dispatcher?.HeartbeatPeriod || swarmDefaults.heartbeatPeriod },
-    CAConfig: { NodeCertExpiry: CAConfig?.NodeCertExpiry || swarmDefaults.nodeCertExpiry },
+    CAConfig: {
+      NodeCertExpiry: CAConfig?.NodeCertExpiry || swarmDefaults.nodeCertExpiry,
+      ...(CAConfig?.ForceRotate ? { ForceRotate: CAConfig.ForceRotate } : {}),
+    },
     TaskDefaults: TaskDefaults?.LogDriver ? { LogDriver: TaskDefaults.LogDriver } : {},
     EncryptionConfig: { AutoLockManagers: EncryptionConfig?.AutoLockManagers ?? false },
   };
@@ -56,12 +59,14 @@ export function newCluster(
   id: string,
   request: SwarmInitRequest,
   rootCA: Cluster["RootCA"],
+  unlockKey?: string,
 ): Omit<Cluster, "Version" | "CreatedAt" | "UpdatedAt"> {
   const pools = request.DefaultAddrPool ?? [];
   return {
     ID: id,
     Spec: completeSwarmSpec(request.Spec ?? {}),
     RootCA: rootCA,
+    ...(unlockKey === undefined ? {} : { UnlockKey: unlockKey }),
     DefaultAddrPool: pools.length > 0 ? pools : [defaultAddressPool],
     SubnetSize: request.SubnetSize || defaultSubnetSize,
     DataPathPort: request.DataPathPort || defaultDataPathPort,
@@ -87,7 +92,7 @@ export function toClusterInfo(cluster: Cluster, tlsInfo: TLSInfo): Omit<Swarm, "
     UpdatedAt: cluster.UpdatedAt,
     Spec: cluster.Spec,
     TLSInfo: tlsInfo,
-    RootRotationInProgress: false, // there is no rotation of the root yet that could be in progress
+    RootRotationInProgress: cluster.RootCA.Rotation !== undefined,
     DefaultAddrPool: [...cluster.DefaultAddrPool],
     SubnetSize: cluster.SubnetSize,
     DataPathPort: cluster.DataPathPort,

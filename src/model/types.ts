@@ -10,6 +10,7 @@ import type {
   Service as ApiService,
   ServiceSpec as ApiServiceSpec,
   SwarmInitRequest as ApiSwarmInitRequest,
+  SwarmJoinRequest as ApiSwarmJoinRequest,
   Task as ApiTask,
   TaskSpec as ApiTaskSpec,
   EndpointPortConfig,
@@ -67,8 +68,10 @@ export type {
   TaskState,
   TLSInfo,
 };
-/** The generated type lacks the member that the CLI's `--availability` sends. */
-export type SwarmInitRequest = ApiSwarmInitRequest & { Availability?: NodeAvailability };
+/** The generated type lacks the members that the CLI's `--availability` and `--autolock` send. */
+export type SwarmInitRequest = ApiSwarmInitRequest & { Availability?: NodeAvailability; AutoLockManagers?: boolean };
+/** As that of an init. */
+export type SwarmJoinRequest = ApiSwarmJoinRequest & { Availability?: NodeAvailability };
 export type GenericResource = GenericResourcesInner;
 export type LogDriver = TaskSpecLogDriver;
 export type Placement = TaskSpecPlacement;
@@ -127,12 +130,28 @@ export interface Cluster extends StoredObject {
     /** PEM, PKCS #8. Stored only inside the encrypted store. */
     readonly Key: string;
     readonly JoinTokens: { readonly Worker: string; readonly Manager: string };
+    /** The spec's `ForceRotate` that was acted on last; absent is 0. */
+    readonly LastForcedRotation?: number;
+    /** Present while the root is being replaced. */
+    readonly Rotation?: RootRotation;
   };
+  /** Autolock: seals the managers' files on their disks. Present exactly while the spec asks for it. */
+  readonly UnlockKey?: string;
   readonly DefaultAddrPool: readonly string[];
   readonly SubnetSize: number;
   readonly DataPathPort: number;
   /** Ids of removed nodes and when their certificate ends (RFC 3339): their calls are refused until then. */
   readonly RemovedNodes: Readonly<Record<string, string>>;
+}
+
+/** A new root on its way: it signs from now on, and becomes the cluster's once every node has a certificate of it. */
+export interface RootRotation {
+  /** PEM of the new root. */
+  readonly Certificate: string;
+  /** PEM, PKCS #8. */
+  readonly Key: string;
+  /** PEM: the new root's name and key, signed by the present one. Goes with every certificate, for who trusts that. */
+  readonly CrossSigned: string;
 }
 
 export type NodeState = "unknown" | "down" | "ready" | "disconnected";
@@ -155,6 +174,8 @@ export interface Node extends StoredObject {
   readonly Role: NodeRole;
   /** Present on managers. */
   readonly ManagerStatus?: ManagerStatus;
+  /** Node id of the manager that holds (or last held) its session, and judges whether it lives; internal, not shown. */
+  readonly SessionManager?: string;
   readonly Certificate?: NodeCertificate;
 }
 

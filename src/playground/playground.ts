@@ -6,29 +6,31 @@
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { ShoalError } from "../lib/errors.ts";
-import { exchangeJson } from "./http.ts";
 import { type NodeLayout, type PlaygroundLayout, playgroundLayout } from "./layout.ts";
 import { defaultMachineOptions, Machine, type MachineOptions, type NodePart, removeCgroups } from "./machine.ts";
 import { ensureCable, ensureSwitch, isCut, removeNodeNetwork, removeSwitch, setCable } from "./network.ts";
+import { cuts, type Pair, setCuts } from "./partition.ts";
+import { formSwarm, type NodeRole, viewSwarm } from "./swarm.ts";
 
 export interface UpOptions {
   readonly nodes: number;
   readonly managers: number;
 }
 
-export type NodeRole = "manager" | "worker";
-
 /**
  * `up`: everything runs. `degraded`: the machine runs, but its daemon or its Engine does not. `partitioned`: it runs,
- * its network cable is out. `down`: nothing runs; its disk is kept.
+ * cut off from the others or from some of them. `down`: nothing runs; its disk is kept.
  */
 export type NodeState = "up" | "degraded" | "partitioned" | "down";
 
 export interface PlaygroundNode {
   readonly name: string;
   readonly address: string;
+  /** As the swarm says; where no manager answers, what the node was meant to be. */
   readonly role: NodeRole;
   readonly state: NodeState;
+  /** What the swarm's managers think of it: "ready", "down", "unknown", "disconnected"; "none" where none answers. */
+  readonly status: string;
   /** Name of its network namespace. */
   readonly namespace: string;
   /** Path of the daemon's socket: what DOCKER_HOST points at. */
@@ -55,37 +57,28 @@ export class Playground {
         "a playground has at least one node, and from one to all of them managers",
       );
     }
-    if (nodes > 1) {
+    if (managers > 1) {
       throw new ShoalError(
         "Unimplemented",
-        `a playground of ${nodes} nodes needs nodes that join a swarm, which this version cannot do yet: use --nodes 1`,
+        `a playground of ${managers} managers needs a swarm with several of them, which this version cannot make yet: use --managers 1`,
       );
     }
     requireRoot();
     await ensureSwitch(this.layout);
-    for (let index = 1; index <= nodes; index++) {
+    const indices = Array.from({ length: nodes }, (_, index) => index + 1);
+    await inParallel(indices, async (index) => {
       const node = this.layout.node(index);
       mkdirSync(node.dataDir, { recursive: true });
       const role: NodeRole = index <= managers ? "manager" : "worker";
       writeFileSync(descriptionFile(node), `${JSON.stringify({ role })}\n`);
       await ensureCable(this.layout, node);
       await this.machine(node.name).start();
-    }
+    });
   }
 
-  /** Makes the nodes a swarm, where they are none yet. */
-  async formSwarm(): Promise<void> {
-    const node = this.layout.node(1);
-    const to = { socket: node.socket };
-    const info = await exchangeJson<{ Swarm: { LocalNodeState: string } }>({ to, path: "/info" });
-    if (info.Swarm.LocalNodeState === "active") return;
-    await exchangeJson<string>({
-      to,
-      method: "POST",
-      path: "/swarm/init",
-      body: { ListenAddr: "0.0.0.0:2377", AdvertiseAddr: node.address },
-      limitMs: 60_000,
-    });
+  /** Makes all nodes one swarm, each in its role, where they are none yet. All of them must be up. */
+  formSwarm(): Promise<void> {
+    return formSwarm(this.#known().map((node) => ({ node, role: roleOf(node) })));
   }
 
   /** Removes everything: processes, containers, namespaces, disks. What fails to go does not keep the rest. */
@@ -99,10 +92,10 @@ export class Playground {
         errors.push(error);
       }
     };
-    for (const node of this.#known()) {
+    await inParallel(this.#known(), async (node) => {
       await attempt(() => this.machine(node.name).destroy());
       await attempt(() => removeNodeNetwork(node));
-    }
+    });
     await attempt(() => removeSwitch(this.layout));
     await attempt(() => removeCgroups(this.layout.cgroup));
     if (errors.length > 0) throw errors.length === 1 ? errors[0] : new AggregateError(errors, errors.join("\n"));
@@ -115,12 +108,17 @@ export class Playground {
   /** All nodes that there are, by number. */
   async list(): Promise<PlaygroundNode[]> {
     const nodes: PlaygroundNode[] = [];
-    for (const node of this.#known()) {
+    const known = this.#known();
+    const views = await viewSwarm(known.filter((node) => this.machine(node.name).find("daemon")));
+    const cutPairs = await cuts(this.layout);
+    for (const node of known) {
+      const view = views.get(node.name);
       nodes.push({
         name: node.name,
         address: node.address,
-        role: roleOf(node),
-        state: await this.#state(node),
+        role: view?.role ?? roleOf(node),
+        state: await this.#state(node, cutPairs),
+        status: view?.status ?? "none",
         namespace: node.namespace,
         socket: node.socket,
         engineSocket: node.engineSocket,
@@ -150,9 +148,28 @@ export class Playground {
     await setCable(this.layout, this.machine(name).node, "down");
   }
 
+  /**
+   * Cuts these nodes off from all others, not from each other; this machine still reaches everybody. Adds to what is
+   * cut already.
+   */
+  async split(names: readonly string[]): Promise<void> {
+    requireRoot();
+    const inside = names.map((name) => this.machine(name).node.port);
+    const outside = this.#known()
+      .map(({ port }) => port)
+      .filter((port) => !inside.includes(port));
+    const pairs = inside.flatMap((one) => outside.map((other): Pair => [one, other]));
+    await setCuts(this.layout, [...(await cuts(this.layout)), ...pairs]);
+  }
+
+  /** Plugs the node's cable in again, and ends every cut between it and another node. */
   async heal(name: string): Promise<void> {
     requireRoot();
-    await setCable(this.layout, this.machine(name).node, "up");
+    const { node } = this.machine(name);
+    const before = await cuts(this.layout);
+    const left = before.filter((pair) => !pair.includes(node.port));
+    if (left.length < before.length) await setCuts(this.layout, left);
+    await setCable(this.layout, node, "up");
   }
 
   /** NotFound where the playground has no such node. */
@@ -168,12 +185,29 @@ export class Playground {
     return names.map((name) => this.layout.nodeByName(name)).sort((left, right) => left.index - right.index);
   }
 
-  async #state(node: NodeLayout): Promise<NodeState> {
+  async #state(node: NodeLayout, cutPairs: readonly Pair[]): Promise<NodeState> {
     const machine = this.machine(node.name);
     if (!machine.find("machine")) return "down";
     if (!machine.find("engine") || !machine.find("daemon")) return "degraded";
+    if (cutPairs.some((pair) => pair.includes(node.port))) return "partitioned";
     return (await isCut(this.layout, node)) ? "partitioned" : "up";
   }
+}
+
+/** Nodes that are started or removed at once: more of them only wait for each other's disk and processor. */
+const parallelNodes = 4;
+
+/** Runs `work` for every item; all of it has ended when this does, and the first failure is thrown then. */
+async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const waiting = [...items];
+  const errors: unknown[] = [];
+  const runOn = async () => {
+    for (let item = waiting.shift(); item !== undefined; item = waiting.shift()) {
+      await work(item).catch((error) => errors.push(error));
+    }
+  };
+  await Promise.all(Array.from({ length: parallelNodes }, runOn));
+  if (errors.length > 0) throw errors[0];
 }
 
 function descriptionFile(node: NodeLayout): string {

@@ -68,22 +68,31 @@ export async function ensureSampleImage(engineSocket: string): Promise<void> {
   }
 }
 
-/** Creates the service where it is missing, and waits until it answers on the node's address. */
-export async function ensureSampleService(node: NodeLayout): Promise<void> {
-  const to = { socket: node.socket };
+/**
+ * Creates the service where it is missing, with a task for each of the nodes, and waits until it answers: on every one of
+ * them where it is new, on any where the user may have changed it since. The first node is a manager.
+ */
+export async function ensureSampleService(nodes: readonly NodeLayout[]): Promise<void> {
+  const manager = nodes[0]!;
+  const to = { socket: manager.socket };
   const found = await exchange({ to, path: `/services/${sampleService}` });
   if (found.status === 404) {
-    await exchangeJson({ to, method: "POST", path: "/services/create", body: sampleSpec, limitMs: 30_000 });
+    const body = sampleSpec(nodes.length);
+    await exchangeJson({ to, method: "POST", path: "/services/create", body, limitMs: 30_000 });
   } else if (found.status !== 200) {
     throw new ShoalError("Unknown", `GET /services/${sampleService}: ${found.status} ${found.text}`);
   }
+  const wanted = found.status === 404 ? nodes.length : 1;
   await eventually(
     {
-      what: `the service "${sampleService}" answers on http://${node.address}:${samplePort}/`,
+      what: `the service "${sampleService}" answers on port ${samplePort} of ${wanted} nodes`,
       limitMs: 60_000,
-      details: () => describeTasks(node),
+      details: () => describeTasks(manager),
     },
-    async () => (await askSample(node)).status === 200,
+    async () => {
+      const answers = await Promise.allSettled(nodes.map(askSample));
+      return answers.filter((one) => one.status === "fulfilled" && one.value.status === 200).length >= wanted;
+    },
   );
 }
 
@@ -92,14 +101,17 @@ export function askSample(node: NodeLayout): Promise<HttpAnswer> {
   return exchange({ to: { host: node.address, port: samplePort }, path: "/", limitMs: 2000 });
 }
 
-const sampleSpec = {
-  Name: sampleService,
-  TaskTemplate: { ContainerSpec: { Image: sampleImage } },
-  Mode: { Replicated: { Replicas: 1 } },
-  EndpointSpec: {
-    Ports: [{ Protocol: "tcp", TargetPort: 80, PublishedPort: samplePort, PublishMode: "host" }],
-  },
-} as const;
+/** A port of the host is free once on each node, so the tasks spread over them. */
+function sampleSpec(replicas: number): object {
+  return {
+    Name: sampleService,
+    TaskTemplate: { ContainerSpec: { Image: sampleImage } },
+    Mode: { Replicated: { Replicas: replicas } },
+    EndpointSpec: {
+      Ports: [{ Protocol: "tcp", TargetPort: 80, PublishedPort: samplePort, PublishMode: "host" }],
+    },
+  };
+}
 
 interface TaskSummary {
   readonly ID: string;

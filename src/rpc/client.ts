@@ -31,6 +31,7 @@ import type {
   ManagerConnection,
   ManagerDialer,
   SessionMessage,
+  SignsOfLife,
   TaskStatusUpdate,
 } from "./services.ts";
 
@@ -107,6 +108,10 @@ class GrpcManagerConnection implements ManagerConnection {
     this.#dispatcher = createClient(Dispatcher, connection.transport);
     this.#logBroker = createClient(LogBroker, connection.transport);
     this.#certificates = certificateCalls(connection);
+  }
+
+  signs(): SignsOfLife {
+    return this.#connection.signs();
   }
 
   session(

@@ -3,11 +3,12 @@
  * (running or new) ends with Unavailable, and whoever dialled dials anew.
  */
 import http2 from "node:http2";
-import type { SecureContextOptions } from "node:tls";
+import { connect, type SecureContextOptions } from "node:tls";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { messageOf } from "../lib/errors.ts";
 import { fromConnectError } from "./errors.ts";
+import type { SignsOfLife } from "./services.ts";
 
 export interface ConnectionOptions {
   /** host:port; an IPv6 host in brackets. */
@@ -33,16 +34,25 @@ export class Connection {
   readonly #connected: Promise<void>;
   readonly #calls = new Set<AbortController>();
   #state: State = { kind: "open" };
+  #accepted = false;
+  #pings = 0;
 
   constructor(options: ConnectionOptions) {
-    const { origin } = new URL(`https://${options.address}`);
+    const { origin, hostname, port } = new URL(`https://${options.address}`);
     const session = http2.connect(origin, {
-      ...options.tls,
-      minVersion: "TLSv1.2",
-      servername: options.serverName,
-      rejectUnauthorized: options.verify,
+      createConnection: () =>
+        connect({
+          ...options.tls,
+          host: hostname.replace(/^\[|\]$/g, ""),
+          port: Number(port) || 443,
+          ALPNProtocols: ["h2"],
+          minVersion: "TLSv1.2",
+          servername: options.serverName,
+          rejectUnauthorized: options.verify,
+        }).once("connect", () => (this.#accepted = true)),
     });
     this.#session = session;
+    session.on("ping", () => this.#pings++);
     this.#connected = new Promise((resolve) => {
       session.once("connect", () => resolve());
       session.once("close", () => resolve());
@@ -59,6 +69,10 @@ export class Connection {
         notifyResponseByteRead() {},
       },
     });
+  }
+
+  signs(): SignsOfLife {
+    return { accepted: this.#accepted, pings: this.#pings };
   }
 
   /** Ends the connection and all its calls at once. */

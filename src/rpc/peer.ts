@@ -4,7 +4,7 @@
  */
 import type { TLSSocket } from "node:tls";
 import type { NodeRole } from "../model/types.ts";
-import type { Caller } from "./services.ts";
+import type { Caller, CallerConnection } from "./services.ts";
 
 export type Peer =
   | { readonly kind: "node"; readonly caller: Caller }
@@ -14,7 +14,7 @@ export type Peer =
 const rolesByUnit: Readonly<Record<string, NodeRole>> = { "swarm-worker": "worker", "swarm-manager": "manager" };
 
 /** Once per connection: a certificate can't change on it (TLS has no renegotiation here, and no resumed sessions). */
-export function peerOf(socket: TLSSocket): Peer {
+export function peerOf(socket: TLSSocket, connection: CallerConnection): Peer {
   const certificate = socket.getPeerX509Certificate();
   if (!certificate) return { kind: "anonymous", reason: "no client certificates in request" };
   if (!socket.authorized) {
@@ -30,5 +30,6 @@ export function peerOf(socket: TLSSocket): Peer {
     return { kind: "anonymous", reason: "the certificate names no cluster, role and node" };
   }
   const address = (socket.remoteAddress ?? "").replace(/^::ffff:(?=\d+\.)/, "");
-  return { kind: "node", caller: { nodeId, role, clusterId, address, certificate: certificate.toString() } };
+  const caller = { nodeId, role, clusterId, address, certificate: certificate.toString(), connection };
+  return { kind: "node", caller };
 }

@@ -11,8 +11,10 @@ import { availabilities, certificateToWire, nodeDescriptionFromWire } from "./co
 import {
   assignmentsToWire,
   logMessageFromWire,
+  logMessageToWire,
   sessionMessageToWire,
   statusUpdateFromWire,
+  subscriptionFromWire,
   subscriptionToWire,
 } from "./convert-session.ts";
 import { toConnectError } from "./errors.ts";
@@ -20,19 +22,24 @@ import { CA, NodeCA } from "./gen/ca_pb.js";
 import { AssignmentsMessageSchema, Dispatcher, SessionMessageSchema } from "./gen/dispatcher_pb.js";
 import { LogBroker, type PublishLogsMessage, SubscriptionMessageSchema } from "./gen/logbroker_pb.js";
 import { NodeSpec_Membership } from "./gen/node_pb.js";
+import { LogsResponseSchema, Managers } from "./gen/shoal_pb.js";
 import type { Peer } from "./peer.ts";
+import type { PeerService } from "./peers.ts";
 import type { Caller, LogMessage, ManagerServices } from "./services.ts";
 
 export interface RouteOptions {
   readonly services: ManagerServices;
+  /** For the other managers. */
+  readonly peers: PeerService | undefined;
   readonly log: Logger;
   readonly peer: (values: ContextValues) => Peer;
   readonly clusterId: () => string;
 }
 
 export function addManagerRoutes(router: ConnectRouter, options: RouteOptions): void {
-  const { services } = options;
+  const { services, peers } = options;
   const gate = new Gate(options);
+  if (peers) addPeerRoutes(router, gate, peers);
 
   router.service(CA, {
     getRootCACertificate: (_, context) =>
@@ -112,6 +119,43 @@ export function addManagerRoutes(router: ConnectRouter, options: RouteOptions): 
         }
         return {};
       }),
+  });
+}
+
+function addPeerRoutes(router: ConnectRouter, gate: Gate, peers: PeerService): void {
+  router.service(Managers, {
+    joinStore: (request, context) =>
+      gate.answer(context, async () => {
+        const { members, dataKey, storeCA } = await peers.joinStore(gate.manager(context), request);
+        return {
+          members: members.map((member) => ({ ...member })),
+          dataKey: Buffer.from(dataKey, "base64"),
+          caCertificate: storeCA.certificate,
+          caKey: storeCA.key,
+        };
+      }),
+    leaveStore: (request, context) =>
+      gate.answer(context, async () => {
+        await peers.leaveStore(gate.manager(context), request.forget);
+        return {};
+      }),
+    ping: (_, context) =>
+      gate.answer(context, async () => {
+        gate.manager(context);
+        return {};
+      }),
+    logs: (request, context) =>
+      gate.stream(
+        context,
+        LogsResponseSchema,
+        (message) => ({ message: logMessageToWire(message) }),
+        () => {
+          gate.manager(context);
+          const { selector, options } = request;
+          const asked = subscriptionFromWire(create(SubscriptionMessageSchema, { selector, options }));
+          return peers.logs(asked.selector, asked.options, context.signal);
+        },
+      ),
   });
 }
 

@@ -141,15 +141,24 @@ test("a node's calls reach the services with its own certificate, and the answer
   for await (const message of connection.session({ description, sessionId: "earlier" }, never)) messages.push(message);
   assert.deepEqual(messages, [sessionMessage(worker)]);
   assert.deepEqual(seen.description, description);
-  const { certificate, ...caller } = seen.caller!;
+  const { certificate, connection: line, ...caller } = seen.caller!;
   assert.deepEqual(caller, { nodeId: "worker1", role: "worker", clusterId: "cluster1", address: "127.0.0.1" });
   assert.equal(certificate, worker.chain);
+  assert.deepEqual(connection.signs?.(), { accepted: true, pings: 0 });
+  const answered = once<void>();
+  line?.ping(answered.resolve);
+  await answered.promise;
+  assert.deepEqual(connection.signs?.(), { accepted: true, pings: 1 });
 
   assert.deepEqual(await connection.heartbeat("session1", never), { periodMs: 4750 });
   assert.equal(seen.heartbeat, "session1");
   const status: TaskStatus = { Timestamp: "2026-01-01T00:00:00.123456789Z", State: "running" };
   await connection.updateTaskStatus("session1", [{ taskId: "task1", status }], never);
   assert.deepEqual(seen.updates, [{ taskId: "task1", status }]);
+  const closed = once<void>();
+  line?.closed.addEventListener("abort", () => closed.resolve());
+  connection.close();
+  await closed.promise;
 });
 
 test("a stream's message is there before the next one is made", async () => {

@@ -16,11 +16,14 @@ import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { type Peer, peerOf } from "./peer.ts";
+import type { PeerService } from "./peers.ts";
 import { addManagerRoutes } from "./routes.ts";
-import type { ManagerServices, NodeIdentity } from "./services.ts";
+import type { CallerConnection, ManagerServices, NodeIdentity } from "./services.ts";
 
 export interface RpcServerOptions {
   readonly services: ManagerServices;
+  /** For other managers; without it there are no calls for them. */
+  readonly peers?: PeerService;
   /** Of a manager: its certificate answers as `swarm-manager` and `swarm-ca`. */
   readonly identity: NodeIdentity;
   readonly log: Logger;
@@ -71,7 +74,7 @@ class Http2RpcServer implements RpcServer {
     this.#server.prependListener("secureConnection", assumeHttp2);
     this.#server.on("connection", (socket: Socket) => this.#track(socket));
     this.#server.on("session", (session) => this.#open(session));
-    this.#server.on("request", this.#handler(options.services));
+    this.#server.on("request", this.#handler(options));
     this.#server.on("tlsClientError", (error) => this.#log.debug("TLS handshake failed", { error: messageOf(error) }));
     this.#server.on("sessionError", (error) => this.#log.debug("connection failed", { error: messageOf(error) }));
   }
@@ -114,7 +117,7 @@ class Http2RpcServer implements RpcServer {
   }
 
   #open(session: http2.ServerHttp2Session): void {
-    const peer = peerOf(session.socket as TLSSocket);
+    const peer = peerOf(session.socket as TLSSocket, connectionOf(session));
     this.#sessions.set(session, peer);
     session.once("close", () => this.#sessions.delete(session));
     if (peer.kind === "node") {
@@ -124,7 +127,7 @@ class Http2RpcServer implements RpcServer {
 
   /** Of connect's adapter, but with our log, and only the gRPC protocol. */
   #handler(
-    services: ManagerServices,
+    options: RpcServerOptions,
   ): (request: http2.Http2ServerRequest, response: http2.Http2ServerResponse) => void {
     const router = createConnectRouter({
       grpc: true,
@@ -134,7 +137,8 @@ class Http2RpcServer implements RpcServer {
       readMaxBytes: receiveBytes,
     });
     addManagerRoutes(router, {
-      services,
+      services: options.services,
+      peers: options.peers,
       log: this.#log,
       peer: (values) => values.get(peerKey),
       clusterId: () => this.#identity.clusterId,
@@ -156,6 +160,20 @@ class Http2RpcServer implements RpcServer {
         });
     };
   }
+}
+
+function connectionOf(session: http2.ServerHttp2Session): CallerConnection {
+  const closed = new AbortController();
+  session.once("close", () => closed.abort());
+  return {
+    closed: closed.signal,
+    ping(onAnswer) {
+      if (session.destroyed || session.closed) return;
+      session.ping((error) => {
+        if (!error) onAnswer();
+      });
+    },
+  };
 }
 
 function secureContext(identity: NodeIdentity): SecureContextOptions {

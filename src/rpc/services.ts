@@ -23,6 +23,16 @@ export interface Caller {
   readonly address: string;
   /** PEM of the leaf that the caller showed. */
   readonly certificate: string;
+  /** What it calls over; absent where nothing is known of that. */
+  readonly connection?: CallerConnection;
+}
+
+/** The connection beneath a node's calls. */
+export interface CallerConnection {
+  /** Aborted once the connection has closed, from either side. */
+  readonly closed: AbortSignal;
+  /** Asks the node's side of the connection for a sign of life. Never answered if the connection fails before. */
+  ping(onAnswer: () => void): void;
 }
 
 // --- docker.swarmkit.v1.CA and NodeCA ---
@@ -149,9 +159,19 @@ export interface ManagerServices {
   authorize(caller: Caller): void;
 }
 
+/** What a node can tell of a manager's machine and process beneath the calls. */
+export interface SignsOfLife {
+  /** The manager's machine has taken the connection; its process may not have looked at it yet. */
+  readonly accepted: boolean;
+  /** Pings of the manager so far: ours send one each second, Swarm's send none. */
+  readonly pings: number;
+}
+
 /** The agent's side of one connection to a manager. Every call carries the node's certificate. */
 export interface ManagerConnection {
   readonly address: string;
+  /** Now; absent where nothing is known beneath the calls. */
+  signs?(): SignsOfLife;
   session(
     request: { readonly description: NodeDescription; readonly sessionId: string },
     signal: AbortSignal,

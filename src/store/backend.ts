@@ -18,7 +18,10 @@ export interface Batch {
   readonly guards: readonly { readonly table: TableName; readonly id: string; readonly revision: number }[];
 }
 
-export type CommitResult = { readonly kind: "committed"; readonly revision: number } | { readonly kind: "conflict" };
+export type CommitResult =
+  | { readonly kind: "committed"; readonly revision: number }
+  /** `revision`: what was in the way has been written by then, where the backend knows it. */
+  | { readonly kind: "conflict"; readonly revision?: number };
 
 /** What one commit wrote. `object` undefined: deleted. */
 export interface BackendCommit {

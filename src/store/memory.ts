@@ -1,4 +1,7 @@
-/** A backend without a disk: for tests, the simulation and benchmarks. It outlives the stores that are opened on it. */
+/**
+ * A backend without a disk: for tests, the simulation and benchmarks. It outlives the stores that are opened on it,
+ * and all of them see each commit at once.
+ */
 import type { StoredObject } from "../model/types.ts";
 import {
   type Backend,
@@ -13,14 +16,14 @@ import type { TableName } from "./tables.ts";
 export class MemoryBackend implements Backend {
   #revision = 0;
   readonly #records = new Map<string, StoredRecord & { revision: number }>();
-  #listener: (commit: BackendCommit) => void = () => {};
+  readonly #listeners: ((commit: BackendCommit) => void)[] = [];
 
   async load() {
     return { revision: this.#revision, records: [...this.#records.values()] };
   }
 
   follow(listener: (commit: BackendCommit) => void): void {
-    this.#listener = listener;
+    this.#listeners.push(listener);
   }
 
   async commit(batch: Batch): Promise<CommitResult> {
@@ -33,7 +36,8 @@ export class MemoryBackend implements Backend {
       this.#records.set(key(table, object.ID), { table, object, revision });
     }
     for (const { table, id } of batch.deletes) this.#records.delete(key(table, id));
-    this.#listener(commitOf(batch, revision));
+    const commit = commitOf(batch, revision);
+    for (const listener of this.#listeners) listener(commit);
     return { kind: "committed", revision };
   }
 

@@ -14,7 +14,7 @@ import { rfc3339 } from "../lib/clock.ts";
 import { assert, ShoalError } from "../lib/errors.ts";
 import { limits } from "../lib/limits.ts";
 import type { StoredObject } from "../model/types.ts";
-import type { Backend, BackendCommit } from "./backend.ts";
+import type { Backend, BackendCommit, StoredRecord } from "./backend.ts";
 import type { Table } from "./table.ts";
 import { type TableName, type Tables, tableNames, tableOf } from "./tables.ts";
 import { BaseView, type Fence, Transaction, type View } from "./view.ts";
@@ -134,6 +134,19 @@ export class Store {
     await this.#reached(revision);
   }
 
+  /**
+   * The same objects, now kept by another backend, where their last writes have other revisions (never older ones):
+   * nothing else has changed, so nobody is told. Called in the turn in which that backend was loaded.
+   */
+  renumber({ revision, records }: { readonly revision: number; readonly records: Iterable<StoredRecord> }): void {
+    for (const { table, object } of records) {
+      const known = this.#tables[table].get(object.ID);
+      assert(known, `${table} ${object.ID} has moved with the store`);
+      (known as { Version: { Index: number } }).Version = object.Version;
+    }
+    this.#view.revision = revision;
+  }
+
   /** Resolves when `view` has at least this revision. */
   #reached(revision: number): Promise<void> {
     if (this.#lost) return Promise.reject(this.#lost.error);
@@ -193,7 +206,8 @@ export class Store {
       const outcome = await this.#backend.commit(tx.toBatch());
       if (outcome.kind === "conflict") {
         // Another manager was faster: planned again on what it wrote.
-        await this.caughtUp();
+        if (outcome.revision === undefined) await this.caughtUp();
+        else await this.#reached(outcome.revision);
         continue;
       }
       await this.#reached(outcome.revision);

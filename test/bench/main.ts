@@ -5,6 +5,7 @@
  *   api         latency of the API calls on services
  *   converge    from an API call to running, replaced and gone containers
  *   idle        memory and CPU of a daemon that has nothing to do
+ *   agents      how many agents and tasks one manager carries
  *
  * api, converge and idle measure a node that they bring up (root is needed), or `--host unix:///shoal.sock`. With
  * `--against stock` they bring up a stock Docker swarm, or take `--against unix:///other.sock`, measure both in the
@@ -16,6 +17,7 @@ const benchmarks = {
   api: () => import("./api.ts"),
   converge: () => import("./converge.ts"),
   idle: () => import("./idle.ts"),
+  agents: () => import("./agents.ts"),
 } as const;
 
 type Name = keyof typeof benchmarks;

@@ -25,6 +25,8 @@ export interface ServiceView {
 export interface TaskStatusView {
   readonly ID: string;
   readonly ServiceID: string;
+  /** Absent until it is assigned. */
+  readonly NodeID?: string;
   readonly Slot: number;
   readonly DesiredState: string;
   readonly Spec: { readonly ContainerSpec: { readonly Env?: readonly string[] } };

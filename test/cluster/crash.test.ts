@@ -208,8 +208,9 @@ test("kill -9 at random moments while services are made, scaled, updated and rem
     assert.ok(status === 200 || status === 404, `DELETE /services/${name}: ${status}`);
   }
   await settled(new Map());
-  await eventually({ what: "the tasks are gone", limitMs: settleMs }, async () => (await api.tasks()).length === 0);
-  assert.deepEqual(await engine.containers(), []);
+  await eventually({ what: "all tasks and containers are gone", limitMs: settleMs }, async () => {
+    return (await api.tasks()).length === 0 && (await engine.containers()).length === 0;
+  });
 });
 
 /** Of the containers that ran at the kill and are still wanted as they are, as many run on as the service has room. */
@@ -283,6 +284,26 @@ test("kill -9 while a swarm is made or left: the next start is clean either way"
     await assertNothingLeft();
   }
   t.diagnostic(outcomes.join("; "));
+});
+
+test("a leave that the Engine keeps from ending says so; it is ended by another, or by the next start", async () => {
+  for (const next of ["leave", "start", "start and leave"]) {
+    await api.post("/swarm/init", initBody);
+    const wanted: Wanted = { replicas: 2, mark: "MARK=stuck" };
+    await api.post("/services/create", specOf("web", wanted));
+    await settled(new Map([["web", wanted]]));
+    await playground.kill("node-1", "engine");
+    const { status, message } = await api.ask("POST", "/swarm/leave?force=true");
+    assert.equal(status, 503, message);
+    assert.match(message, /^Cannot connect to the Docker Engine at /);
+    assert.equal((await api.ask("POST", "/swarm/init", initBody)).status, 503);
+    if (next !== "leave") await playground.kill("node-1", "daemon");
+    if (next === "start and leave") await machine().startDaemon();
+    await machine().startEngine();
+    await machine().startDaemon();
+    if (next !== "start") await leave();
+    await assertNothingLeft();
+  }
 });
 
 async function leave(): Promise<void> {

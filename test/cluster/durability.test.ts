@@ -6,6 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { Api, type ServiceView } from "./api.ts";
 import {
   containersOf,
   converged,
@@ -25,6 +26,7 @@ const [newest] = (await dockerPrograms()).toSorted((left, right) =>
   right.version.localeCompare(left.version, "en", { numeric: true }),
 );
 const docker = new Docker(newest!.program, node);
+const api = new Api(node.socket);
 
 before(async () => {
   await freshNode(playground);
@@ -123,11 +125,54 @@ test("an acknowledged write survives a kill -9 that follows at once", async () =
   }
 });
 
-test("an Engine that is killed and restarted gets its tasks again", async () => {
+/** Every unfinished task of the service has a text that names what it waits for. */
+async function eachTaskSays(service: string, text: RegExp): Promise<void> {
+  await until(
+    docker,
+    `each task of ${service} says ${text}`,
+    async () => {
+      const tasks = (await api.tasks(service)).filter(({ DesiredState }) => DesiredState === "running");
+      return tasks.length > 0 && tasks.every(({ Status }) => text.test(Status.Err ?? ""));
+    },
+    { service },
+  );
+}
+
+test("an Engine that is killed: its tasks say so, the daemon goes on; restarted, it gets its tasks again", async () => {
+  const machine = playground.machine("node-1");
+  const daemon = machine.find("daemon");
   await playground.kill("node-1", "engine");
+  await eachTaskSays("web", /^Cannot connect to the Docker Engine at /);
+  const { Version, Spec } = await api.get<ServiceView>("/services/web");
+  const scaled = { ...Spec, Mode: { Replicated: { Replicas: 4 } } };
+  await api.post(`/services/web/update?version=${Version.Index}`, scaled);
+  await until(docker, "the fourth task is there", async () => (await api.tasks("web")).some(({ Slot }) => Slot === 4));
+  await eachTaskSays("web", /^Cannot connect to the Docker Engine at /);
+  assert.deepEqual(machine.find("daemon"), daemon);
   await playground.start("node-1");
-  await converged(docker, "web", 3);
+  await converged(docker, "web", 4);
+  assert.deepEqual(machine.find("daemon"), daemon);
   assert.deepEqual(await docker.lines(["node", "ls", "--format", "{{.Status}}"]), ["Ready"]);
+});
+
+test("a daemon that is started without an Engine answers, its tasks say why they wait, and run when it is there", async () => {
+  const machine = playground.machine("node-1");
+  await playground.kill("node-1", "daemon");
+  await playground.kill("node-1", "engine");
+  await machine.startDaemon();
+  assert.deepEqual(
+    (await api.services()).map(({ Spec }) => [Spec.Name, Spec.Mode.Replicated?.Replicas]),
+    [["web", 4]],
+  );
+  const ContainerSpec = { Image: image };
+  await api.post("/services/create", { Name: "late", TaskTemplate: { ContainerSpec } });
+  await eachTaskSays("late", /^no suitable node \(1 node not available for new tasks\)$/);
+  await playground.start("node-1");
+  await converged(docker, "web", 4);
+  await converged(docker, "late", 1);
+  await docker.ok(["service", "rm", "late"]);
+  await docker.ok(["service", "scale", "--detach", "web=3"]);
+  await converged(docker, "web", 3);
 });
 
 test("a node whose power is cut comes back with its services", async () => {

@@ -41,11 +41,11 @@ test("its node is listed with all that scripts need", async () => {
 
 test("the sample service answers from outside, and a second up changes nothing", async () => {
   await playground.formSwarm();
-  await ensureSampleService(node);
+  await ensureSampleService([node]);
   const before = [machine().find("machine"), machine().find("engine"), machine().find("daemon")];
   await playground.up({ nodes: 1, managers: 1 });
   await playground.formSwarm();
-  await ensureSampleService(node);
+  await ensureSampleService([node]);
   assert.deepEqual([machine().find("machine"), machine().find("engine"), machine().find("daemon")], before);
 });
 

@@ -251,22 +251,22 @@ test("an outage is told after two seconds, and its end too; a shorter one is nob
   assert.equal(clock.timers, 0);
 });
 
-test("no more than four creates and starts at once; a task that is given up leaves the queue", async () => {
+test("no more than five creates and starts at once; a task that is given up leaves the queue", async () => {
   const { engine, executor, start } = await setUp();
   await start();
   let open = () => {};
   engine.gates.set("create", new Promise((resolve) => (open = resolve)));
-  const controllers = Array.from({ length: 6 }, () => new AbortController());
+  const controllers = Array.from({ length: 7 }, () => new AbortController());
   const tasks = controllers.map((controller, index) => {
     const task = fakeTask(`t${index}`, { Slot: index + 1 });
     return executor.prepare(task, controller.signal, quiet);
   });
   await settled();
-  assert.equal(engine.calls.filter((call) => call.startsWith("create")).length, 4);
-  controllers[5]?.abort(new Error("given up"));
-  await assert.rejects(tasks[5] ?? Promise.resolve(), /given up/);
+  assert.equal(engine.calls.filter((call) => call.startsWith("create")).length, 5);
+  controllers[6]?.abort(new Error("given up"));
+  await assert.rejects(tasks[6] ?? Promise.resolve(), /given up/);
   open();
-  await Promise.all(tasks.slice(0, 5));
-  assert.equal(engine.containers.size, 5);
+  await Promise.all(tasks.slice(0, 6));
+  assert.equal(engine.containers.size, 6);
   await executor.stop();
 });

@@ -15,8 +15,15 @@ import type { Store } from "../../store/store.ts";
 export class CertificateService implements CertificateAuthorityService {
   readonly #store: Store;
   readonly #random: Random;
+  readonly #admitsManagers: () => Promise<void>;
 
-  constructor(options: { readonly store: Store; readonly random: Random }) {
+  /** @param options.admitsManagers throws FailedPrecondition where a manager can't be let in now */
+  constructor(options: {
+    readonly store: Store;
+    readonly random: Random;
+    readonly admitsManagers?: (() => Promise<void>) | undefined;
+  }) {
+    this.#admitsManagers = options.admitsManagers ?? (async () => {});
     this.#store = options.store;
     this.#random = options.random;
   }
@@ -28,6 +35,8 @@ export class CertificateService implements CertificateAuthorityService {
   /** Throws InvalidArgument for a wrong token or a bad request, NotFound when the caller's node is gone. */
   async issue(request: IssueRequest, caller: Caller | undefined): Promise<{ readonly nodeId: string }> {
     const role = caller ? undefined : this.#roleOfToken(request.token);
+    // Before there is a node of it: a refused manager leaves nothing behind.
+    if (role === "manager") await this.#admitsManagers();
     // Checked here, not only when it is signed, so that a bad request leaves no node behind.
     await publicKeyOfRequest(request.csr);
     const node = await (role ? this.#join(request, role) : this.#renew(request, caller!));

@@ -4,14 +4,14 @@
  * A certificate is stored only beside the request that it was made for: a node that asked again meanwhile gets the
  * certificate of its newer key.
  */
-import { RootAuthority } from "../../ca/root.ts";
+import { RootAuthority, type RootMaterial } from "../../ca/root.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Loop, type LoopReport, type RunResult } from "../../lib/loop.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Cluster, Node, NodeCertificate } from "../../model/types.ts";
-import type { Store } from "../../store/store.ts";
+import type { Fence, Store } from "../../store/store.ts";
 import { awaitsSigning } from "./service.ts";
 
 export interface SignerOptions {
@@ -19,6 +19,8 @@ export interface SignerOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** The lead that its writes depend on; absent only in tests. */
+  readonly fence?: Fence;
 }
 
 /** A signature takes about 3 ms: bounds how long the first node of a rush waits for the last one's. */
@@ -30,8 +32,10 @@ export class CertificateSigner {
   readonly #options: SignerOptions;
   readonly #loop: Loop;
   #unwatch: (() => void) | undefined;
-  /** The authority of the current root, opened once. */
-  #authority: { readonly root: string; readonly opened: Promise<RootAuthority> } | undefined;
+  /** The authority that signs now, opened once. */
+  #authority:
+    | { readonly root: string; readonly crossSigned: string | undefined; readonly opened: Promise<RootAuthority> }
+    | undefined;
 
   constructor(options: SignerOptions) {
     this.#options = options;
@@ -72,7 +76,7 @@ export class CertificateSigner {
   }
 
   async #sign(ids: readonly string[]): Promise<RunResult> {
-    const { store } = this.#options;
+    const { store, fence } = this.#options;
     const cluster = store.view.cluster();
     if (!cluster) return { changes: 0 };
     const signed = new Map<string, NodeCertificate>();
@@ -80,21 +84,20 @@ export class CertificateSigner {
       const node = store.view.get("nodes", id);
       if (node && awaitsSigning(node.Certificate?.State)) signed.set(id, await this.#certificateFor(node, cluster));
     }
-    const changes =
-      signed.size === 0
-        ? 0
-        : await store.update((tx) => {
-            let written = 0;
-            for (const [id, certificate] of signed) {
-              const node = tx.get("nodes", id);
-              if (!node || !awaitsSigning(node.Certificate?.State) || node.Certificate?.CSR !== certificate.CSR)
-                continue;
-              tx.put("nodes", { ...node, Certificate: certificate });
-              written++;
-            }
-            return written;
-          });
-    return { changes, again: ids.slice(signaturesPerRun) };
+    if (signed.size === 0) return { changes: 0, again: ids.slice(signaturesPerRun) };
+    const changes = await store.update((tx) => {
+      // Where the root is another one by now, what the one before signed may be of no more use.
+      if (issuingRoot(tx.cluster() ?? cluster).certificate !== issuingRoot(cluster).certificate) return undefined;
+      let written = 0;
+      for (const [id, certificate] of signed) {
+        const node = tx.get("nodes", id);
+        if (!node || !awaitsSigning(node.Certificate?.State) || node.Certificate?.CSR !== certificate.CSR) continue;
+        tx.put("nodes", { ...node, Certificate: certificate });
+        written++;
+      }
+      return written;
+    }, fence && { fence });
+    return changes === undefined ? { changes: 0, again: ids } : { changes, again: ids.slice(signaturesPerRun) };
   }
 
   /** Issued, or failed with the reason. */
@@ -122,9 +125,10 @@ export class CertificateSigner {
   }
 
   async #authorityOf(cluster: Cluster): Promise<RootAuthority> {
-    const { Certificate: certificate, Key: key } = cluster.RootCA;
-    if (this.#authority?.root !== certificate) {
-      this.#authority = { root: certificate, opened: RootAuthority.open({ certificate, key }) };
+    const root = issuingRoot(cluster);
+    const { certificate, crossSigned } = root;
+    if (this.#authority?.root !== certificate || this.#authority.crossSigned !== crossSigned) {
+      this.#authority = { root: certificate, crossSigned, opened: RootAuthority.open(root) };
     }
     try {
       return await this.#authority.opened;
@@ -133,4 +137,11 @@ export class CertificateSigner {
       throw new ShoalError("Internal", "the cluster's root certificate or its key can't be read", { cause });
     }
   }
+}
+
+/** The root that signs now: while the cluster's is being replaced, the new one. */
+function issuingRoot({ RootCA }: Cluster): RootMaterial {
+  const { Certificate, Key, Rotation } = RootCA;
+  if (!Rotation) return { certificate: Certificate, key: Key };
+  return { certificate: Rotation.Certificate, key: Rotation.Key, crossSigned: Rotation.CrossSigned };
 }

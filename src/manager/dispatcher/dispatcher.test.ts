@@ -6,6 +6,7 @@ import { seededRandom } from "../../lib/random.ts";
 import { type Cluster, type Node, type NodeDescription, type Service, specKey, type Task } from "../../model/types.ts";
 import type { AssignmentsMessage, Caller, WeightedPeer } from "../../rpc/services.ts";
 import { MemoryBackend } from "../../store/memory.ts";
+import { takeLead } from "../../store/replica.ts";
 import { Store } from "../../store/store.ts";
 import type { Draft } from "../../store/view.ts";
 import { Dispatcher } from "./dispatcher.ts";
@@ -82,6 +83,7 @@ async function swarm(
   const managers = [{ nodeId: "n1", address: "10.0.0.1:2377", weight: 1 }];
   let commits = 0;
   store.watch(() => commits++);
+  const fence = await takeLead(store, "manager1");
   const dispatcher = new Dispatcher({
     nodeId: "manager1",
     store,
@@ -89,6 +91,7 @@ async function swarm(
     random: seededRandom(1),
     log: silentLogger,
     managers: () => managers,
+    election: { fence, watch: () => () => {} },
   });
   await dispatcher.start();
   t.after(() => dispatcher.stop());
@@ -152,7 +155,7 @@ test("a session registers the node and says at once what the agent has to know",
   const world = await swarm(t);
   const { first } = await open(world, agent1);
   assert.equal(first.rootCA, "ROOT 1");
-  assert.deepEqual(first.managers, world.managers);
+  assert.deepEqual(first.managers, [{ nodeId: "n1", address: "10.0.0.1:2377", weight: 10 }]);
   assert.deepEqual(first.node.Description, description);
   assert.deepEqual(world.store.view.get("nodes", "n1")?.Status, { State: "ready", Addr: "10.0.0.7" });
 });
@@ -247,16 +250,15 @@ test("a node that stops beating is down after three periods, and only then", asy
   assert.deepEqual(world.store.view.get("nodes", "n1")?.Status, { State: "ready", Addr: "10.0.0.7" });
 });
 
-test("a manager's start makes ready nodes unknown and gives them double the grace", async (t) => {
-  const world = await swarm(t, [node("n1", "ready"), node("n2", "down")]);
-  const { Status } = world.store.view.get("nodes", "n1")!;
-  assert.equal(Status.State, "unknown");
-  assert.equal(Status.Message, 'Node moved to "unknown" state due to leadership change in cluster');
-  assert.equal(world.store.view.get("nodes", "n2")?.Status.State, "down");
+test("a start leaves nodes as they are, and gives them double the grace", async (t) => {
+  const mine = { ...node("n3", "ready"), SessionManager: "manager1" };
+  const world = await swarm(t, [node("n1", "ready"), node("n2", "down"), mine]);
+  const states = () => ["n1", "n2", "n3"].map((id) => world.store.view.get("nodes", id)?.Status.State);
+  assert.deepEqual(states(), ["ready", "down", "ready"]);
   await world.clock.advance(29 * secondMs);
-  assert.equal(world.store.view.get("nodes", "n1")?.Status.State, "unknown");
+  assert.deepEqual(states(), ["ready", "down", "ready"]);
   await world.clock.advance(2 * secondMs);
-  assert.equal(world.store.view.get("nodes", "n1")?.Status.State, "down");
+  assert.deepEqual(states(), ["down", "down", "down"]);
 });
 
 test("assignments: the complete set of the node first, then what changed, chained", async (t) => {

@@ -1,19 +1,21 @@
 /**
- * The dispatcher: where agents meet the manager. It registers nodes, watches their heartbeats, streams their
- * assignments and takes their tasks' statuses.
+ * The dispatcher: where agents meet the manager. It registers nodes, watches whether they live, streams their
+ * assignments and takes their tasks' statuses. Every manager has one.
  *
- * Invariants: a node has at most one session; a node that beats is `ready`, one that has not for three periods is
- * `down`; streams are only served between `start` and `stop`, thus from a loaded store (a set of assignments that
- * lacks a task removes its container).
+ * Invariants: a node has at most one session, and the store says with which manager (`SessionManager`): that manager
+ * alone judges it, and a verdict on a node that has moved meanwhile writes nothing. A node whose session lives is
+ * `ready`; it is `down` when its heartbeats, or its connection (`connections.ts`), have been silent for too long. What
+ * becomes of the nodes of a manager that is gone is the leader's affair (`takeover.ts`).
+ * Streams are only served between `start` and `stop`, thus from a loaded store (a set of assignments that lacks a task
+ * removes its container).
  * The cost of a commit grows with what it changed: one listener routes each change to the sessions concerned.
  */
 import type { Clock } from "../../lib/clock.ts";
 import { messageOf, ShoalError } from "../../lib/errors.ts";
 import { newId } from "../../lib/ids.ts";
-import { limits } from "../../lib/limits.ts";
 import type { Logger } from "../../lib/log.ts";
 import { between, type Random } from "../../lib/random.ts";
-import type { Cluster, Node, NodeDescription, NodeStatus, Task } from "../../model/types.ts";
+import type { Cluster, Node, NodeDescription, Task } from "../../model/types.ts";
 import type {
   AssignmentsMessage,
   Caller,
@@ -22,13 +24,19 @@ import type {
   TaskStatusUpdate,
   WeightedPeer,
 } from "../../rpc/services.ts";
-import type { Change, Store, Transaction } from "../../store/store.ts";
+import type { Election } from "../../store/replica.ts";
+import type { Change, Store } from "../../store/store.ts";
 import { concernsNode } from "./assignments.ts";
+import { ConnectionWatch } from "./connections.ts";
+import { Contact } from "./contact.ts";
 import { Liveness } from "./liveness.ts";
+import { markDown, registerNode } from "./node-status.ts";
 import { Orphans } from "./orphans.ts";
 import { RegistrationLimit } from "./registrations.ts";
 import { sameJson } from "./same.ts";
 import { Session } from "./session.ts";
+import { Spread } from "./spread.ts";
+import { Takeover, takeoverGraceMs } from "./takeover.ts";
 import { applyReports } from "./task-status.ts";
 
 export interface DispatcherOptions {
@@ -40,60 +48,99 @@ export interface DispatcherOptions {
   readonly log: Logger;
   /** All managers as agents are to know them; read again whenever a node's manager status changes. Never empty. */
   readonly managers: () => readonly WeightedPeer[];
+  /** Which manager leads. */
+  readonly election: Pick<Election, "fence" | "watch">;
+  /** Whether another manager is there; absent: what the store says of it. See `managersChanged`. */
+  readonly reachable?: (managerId: string) => boolean;
 }
 
 const defaultPeriodMs = 5_000;
 /** Each reply's period varies by a tenth both ways (Swarm's ± 0.5 s of 5 s), so that nodes do not beat in step. */
 const periodJitter = 0.1;
 const missedPeriods = 3;
-/** After a manager's start agents have to find it first. */
+/** After the only manager's start agents, which may be pausing between tries, have to find it first (Swarm's number). */
 const startGraceFactor = 2;
-
-const unknownMessage = 'Node moved to "unknown" state due to leadership change in cluster';
-const lostMessage = "heartbeat failure";
+/** The same with other managers, to which an agent turns at once; a stock one tries every 8 s at least. */
+const restartGraceMs = 10_000;
+/** Until a verdict that could not be written is tried again. */
+const retryVerdictMs = 1_000;
 
 export class Dispatcher implements DispatcherService {
   readonly #options: DispatcherOptions;
   readonly #log: Logger;
   readonly #sessions = new Map<string, Session>();
   readonly #registrations = new RegistrationLimit();
+  /** Nodes whose registration is being written: not to be judged. */
+  readonly #registering = new Map<string, number>();
   readonly #liveness: Liveness;
+  readonly #connections: ConnectionWatch;
   readonly #orphans: Orphans;
+  readonly #takeover: Takeover;
+  readonly #contact: Contact;
+  readonly #spread = new Spread();
+  #managers: readonly WeightedPeer[] | undefined;
+  #startedAt = 0;
   #state: "new" | "running" | "stopped" = "new";
-  #unwatch: (() => void) | undefined;
+  #unwatch: (() => void)[] = [];
 
   constructor(options: DispatcherOptions) {
+    const { clock, election, store } = options;
     this.#options = options;
     this.#log = options.log.child({ module: "dispatcher" });
-    this.#liveness = new Liveness(options.clock, (nodeId) => void this.#lose(nodeId));
-    this.#orphans = new Orphans({ ...options, log: this.#log });
+    this.#liveness = new Liveness(clock, (nodeId) => void this.#lose(nodeId, "heartbeat failure"));
+    this.#connections = new ConnectionWatch(clock, (nodeId, why) => void this.#lose(nodeId, why));
+    const fence = () => election.fence;
+    this.#orphans = new Orphans({ ...options, log: this.#log, fence });
+    const reachable = options.reachable ?? ((managerId: string) => isReachable(store.view.get("nodes", managerId)));
+    this.#takeover = new Takeover({ ...options, log: this.#log, fence, reachable });
+    this.#contact = new Contact(
+      clock,
+      () => store.caughtUp(),
+      (inTouch) => this.#contactChanged(inTouch),
+    );
   }
 
-  /** Makes every ready node unknown until it is heard of, then serves. */
+  /**
+   * Serves from now on. Nodes whose session this manager had before stay as they are and get a grace to come back;
+   * those of other managers are theirs.
+   */
   async start(): Promise<void> {
-    const { store } = this.#options;
-    this.#unwatch = store.watch((commit) => {
-      for (const change of commit.changes) this.#route(change);
-    });
-    while ((await store.update(markUnknown)) === limits.changesPerTransaction);
-    if (this.#state === "stopped") return;
-    const graceMs = this.#graceMs() * startGraceFactor;
-    for (const node of store.view.all("nodes")) {
-      if (node.Status.State !== "down") this.#liveness.beat(node.ID, graceMs);
-      this.#orphans.observe(node.ID, node);
-    }
+    const { clock, election, store } = this.#options;
+    if (this.#state !== "new") return;
     this.#state = "running";
+    this.#startedAt = clock.now();
+    this.#unwatch = [
+      store.watch((commit) => {
+        for (const change of commit.changes) this.#route(change);
+      }),
+      election.watch(() => this.#leadChanged()),
+    ];
+    for (const node of store.view.all("nodes")) {
+      this.#orphans.observe(node.ID, node);
+      this.#spread.observe(node.ID, holderOf(node));
+    }
+    this.#contact.set(!this.#isAlone());
+    this.#awaitOwnNodes();
+    this.#leadChanged();
   }
 
   /** Ends every stream with Unavailable; later calls are refused with it. */
   stop(): void {
     if (this.#state === "stopped") return;
     this.#state = "stopped";
-    this.#unwatch?.();
+    for (const unwatch of this.#unwatch) unwatch();
     this.#liveness.stop();
+    this.#connections.stop();
     this.#orphans.stop();
+    this.#takeover.end();
+    this.#contact.set(false);
     for (const session of this.#sessions.values()) session.end(notRunning());
     this.#sessions.clear();
+  }
+
+  /** What `reachable` answers has changed for some manager. */
+  managersChanged(): void {
+    if (this.#state === "running") this.#takeover.lookAtAll();
   }
 
   async *session(
@@ -131,20 +178,34 @@ export class Dispatcher implements DispatcherService {
     caller: Caller,
     request: { readonly description: NodeDescription; readonly sessionId: string },
   ): Promise<Session> {
-    const { store, clock, random, managers } = this.#options;
+    const { store, clock, nodeId: self } = this.#options;
     const { nodeId } = caller;
     this.#requireMember(nodeId);
     if (!this.#keeps(nodeId, request.sessionId)) this.#registrations.grant(nodeId, clock.now());
-    // Before the write: the node must not be counted as lost while it is being registered.
-    this.#liveness.beat(nodeId, this.#graceMs());
-    await store.update((tx) => registerNode(tx, caller, request.description));
+    this.#registering.set(nodeId, (this.#registering.get(nodeId) ?? 0) + 1);
+    try {
+      await store.update((tx) => registerNode(tx, caller, request.description, self));
+    } finally {
+      const others = this.#registering.get(nodeId)! - 1;
+      if (others > 0) this.#registering.set(nodeId, others);
+      else this.#registering.delete(nodeId);
+      if (this.#state === "running") this.#liveness.beat(nodeId, this.#graceMs());
+    }
     this.#requireMember(nodeId);
+    // Another manager has registered it in the same moment: the agent is there by now.
+    if (store.view.get("nodes", nodeId)?.SessionManager !== self) throw sessionInvalid();
+    if (caller.connection) this.#connections.watch(nodeId, caller.connection);
+    return this.#openSession(caller, request.sessionId);
+  }
+
+  #openSession({ nodeId, address }: Caller, sessionId: string): Session {
+    const { random, store } = this.#options;
     const current = this.#sessions.get(nodeId);
-    if (current && this.#keeps(nodeId, request.sessionId)) return current;
+    if (current && this.#keeps(nodeId, sessionId)) return current;
     current?.end(sessionInvalid());
-    const session = new Session(newId(random), nodeId, store.view, managers);
+    const session = new Session(newId(random), nodeId, store.view, () => this.#weightedManagers());
     this.#sessions.set(nodeId, session);
-    this.#log.debug("node registered", { node: nodeId, address: caller.address });
+    this.#log.debug("node registered", { node: nodeId, address });
     return session;
   }
 
@@ -153,37 +214,89 @@ export class Dispatcher implements DispatcherService {
   }
 
   #sessionOf(caller: Caller, sessionId: string): Session {
-    if (this.#state !== "running") throw notRunning();
+    this.#requireRunning();
     const session = this.#sessions.get(caller.nodeId);
     if (!session) throw new ShoalError("NotFound", "node not registered");
     if (session.id !== sessionId) throw sessionInvalid();
     return session;
   }
 
-  #requireMember(nodeId: string): void {
+  #requireRunning(): void {
     if (this.#state !== "running") throw notRunning();
+    if (!this.#contact.inTouch) throw outOfTouch();
+  }
+
+  #requireMember(nodeId: string): void {
+    this.#requireRunning();
     const { view } = this.#options.store;
     if (view.cluster()?.RemovedNodes[nodeId] !== undefined) throw removed(nodeId);
     if (!view.get("nodes", nodeId)) throw new ShoalError("NotFound", "node not found");
   }
 
   /** The node has been silent for too long. */
-  async #lose(nodeId: string): Promise<void> {
+  async #lose(nodeId: string, why: string): Promise<void> {
+    const { nodeId: self, store } = this.#options;
+    // Its registration ends with a new grace, whatever comes of it.
+    if (this.#registering.has(nodeId)) return;
     this.#endSession(nodeId, new ShoalError("Aborted", "node must disconnect"));
+    const isBack = () => this.#sessions.has(nodeId) || this.#registering.has(nodeId);
     try {
-      await this.#options.store.update((tx) => {
-        const node = tx.get("nodes", nodeId);
-        // A node that has registered since this was asked for has a session: it is not lost.
-        if (!node || node.Status.State === "down" || this.#sessions.has(nodeId)) return;
-        putStatus(tx, node, { ...node.Status, State: "down", Message: lostMessage });
-      });
+      const lost = await store.update((tx) => !isBack() && markDown(tx, nodeId, self, why));
+      if (lost) this.#log.info("node is down", { node: nodeId, reason: why });
     } catch (error) {
       this.#log.error("marking a lost node down failed", { node: nodeId, error: messageOf(error) });
-      if (this.#state === "running" && !this.#sessions.has(nodeId)) this.#liveness.beat(nodeId, this.#graceMs());
+      if (this.#state === "running" && !isBack()) this.#liveness.beat(nodeId, retryVerdictMs);
     }
   }
 
+  /** Nodes that are this manager's, but have no session: a grace to come back. */
+  #awaitOwnNodes(): void {
+    const graceMs = this.#isAlone() ? this.#graceMs() * startGraceFactor : restartGraceMs;
+    for (const { ID: id, SessionManager: manager, Status } of this.#options.store.view.all("nodes")) {
+      if (manager !== this.#options.nodeId || Status.State === "down" || this.#sessions.has(id)) continue;
+      this.#liveness.beat(id, graceMs);
+    }
+  }
+
+  #leadChanged(): void {
+    if (!this.#options.election.fence) {
+      this.#takeover.end();
+      return;
+    }
+    // A manager that has just started can't know for how long the agents have been without any.
+    const sinceStartMs = this.#options.clock.now() - this.#startedAt;
+    const graceMs = Math.max(takeoverGraceMs, restartGraceMs - sinceStartMs);
+    this.#takeover.begin(this.#isAlone() ? this.#graceMs() * startGraceFactor : graceMs);
+  }
+
+  #contactChanged(inTouch: boolean): void {
+    if (inTouch) {
+      this.#log.info("in touch with the other managers again");
+      this.#awaitOwnNodes();
+      return;
+    }
+    this.#log.warn("out of touch with the other managers: letting the agents go to them");
+    for (const nodeId of [...this.#sessions.keys()]) {
+      this.#endSession(nodeId, outOfTouch());
+      this.#liveness.forget(nodeId);
+    }
+  }
+
+  #isAlone(): boolean {
+    return this.#knownManagers().length === 1;
+  }
+
+  #knownManagers(): readonly WeightedPeer[] {
+    this.#managers ??= this.#options.managers();
+    return this.#managers;
+  }
+
+  #weightedManagers(): readonly WeightedPeer[] {
+    return this.#spread.weigh(this.#knownManagers());
+  }
+
   #endSession(nodeId: string, error: ShoalError): void {
+    this.#connections.forget(nodeId);
     this.#sessions.get(nodeId)?.end(error);
     this.#sessions.delete(nodeId);
   }
@@ -223,9 +336,27 @@ export class Dispatcher implements DispatcherService {
 
   #routeNode(id: string, before: Node | undefined, after: Node | undefined): void {
     this.#orphans.observe(id, after);
-    if (after) this.#sessions.get(id)?.touchSession();
-    else this.#forget(id);
-    if (!sameJson(before?.ManagerStatus, after?.ManagerStatus)) this.#touchSessions();
+    this.#spread.observe(id, after && holderOf(after));
+    if (!sameJson(before?.ManagerStatus, after?.ManagerStatus)) {
+      this.#managers = undefined;
+      this.#contact.set(!this.#isAlone());
+      this.#touchSessions();
+      this.#takeover.lookAtAll();
+    }
+    this.#takeover.observe(id, after);
+    if (after) {
+      this.#sessions.get(id)?.touchSession();
+      this.#endIfElsewhere(after);
+    } else this.#forget(id);
+  }
+
+  /** A session that another manager has taken over, or whose node the leader took for dead, is none any more. */
+  #endIfElsewhere({ ID: id, SessionManager: manager, Status }: Node): void {
+    const moved = manager !== this.#options.nodeId;
+    if (moved && !this.#registering.has(id)) this.#liveness.forget(id);
+    if (!this.#sessions.has(id) || this.#registering.has(id)) return;
+    if (moved) this.#endSession(id, sessionInvalid());
+    else if (Status.State === "down") this.#endSession(id, new ShoalError("Aborted", "node must disconnect"));
   }
 
   #routeCluster(before: Cluster | undefined, after: Cluster | undefined): void {
@@ -247,28 +378,18 @@ export class Dispatcher implements DispatcherService {
   }
 }
 
-/** Makes ready nodes unknown, as many as fit into a transaction; how many. */
-function markUnknown(tx: Transaction): number {
-  const nodes: Node[] = [];
-  for (const node of tx.all("nodes")) {
-    if (node.Status.State !== "ready" && node.Status.State !== "disconnected") continue;
-    nodes.push(node);
-    if (nodes.length === limits.changesPerTransaction) break;
-  }
-  for (const node of nodes) putStatus(tx, node, { ...node.Status, State: "unknown", Message: unknownMessage });
-  return nodes.length;
+/** The manager that has the node's session. */
+function holderOf(node: Node): string | undefined {
+  return node.Status.State === "down" ? undefined : node.SessionManager;
 }
 
-function registerNode(tx: Transaction, caller: Caller, description: NodeDescription): void {
-  const node = tx.get("nodes", caller.nodeId);
-  if (!node) throw new ShoalError("NotFound", "node not found");
-  const Status: NodeStatus = { State: "ready", Addr: caller.address };
-  if (sameJson(node.Status, Status) && sameJson(node.Description, description)) return;
-  tx.put("nodes", { ...node, Description: description, Status });
+/** What the store says of a manager. */
+function isReachable(manager: Node | undefined): boolean {
+  return manager?.ManagerStatus?.Reachability === "reachable";
 }
 
-function putStatus(tx: Transaction, node: Node, Status: NodeStatus): void {
-  tx.put("nodes", { ...node, Status });
+function outOfTouch(): ShoalError {
+  return new ShoalError("Unavailable", "this manager is out of touch with the other managers");
 }
 
 function notRunning(): ShoalError {

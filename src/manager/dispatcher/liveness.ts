@@ -1,8 +1,13 @@
 /**
  * Which nodes still beat. A beat costs an assignment, not a timer: a timer that finds its node has beaten since sets
- * itself for the rest.
+ * itself for the rest. A timer that comes late says that we ourselves were held up: the beats of that time are yet to
+ * be read, so the node gets a moment more.
  */
 import type { Clock, Timer } from "../../lib/clock.ts";
+
+/** More than any turn of a manager that works. */
+const lateMs = 1_000;
+const secondChanceMs = 2_000;
 
 interface Watched {
   deadline: number;
@@ -47,7 +52,9 @@ export class Liveness {
     return this.#clock.after(delayMs, () => {
       const watched = this.#watched.get(nodeId);
       if (!watched) return;
-      const leftMs = watched.deadline - this.#clock.now();
+      const now = this.#clock.now();
+      if (now - watched.timerAt > lateMs) watched.deadline = Math.max(watched.deadline, now + secondChanceMs);
+      const leftMs = watched.deadline - now;
       if (leftMs > 0) {
         watched.timerAt = watched.deadline;
         watched.timer = this.#arm(nodeId, leftMs);

@@ -1,6 +1,7 @@
 /**
  * A node that has been down for 24 h is not expected back: its tasks become orphaned, which frees what they hold and
- * lets them be replaced. As in Swarm, the 24 h start anew with each manager.
+ * lets them be replaced. As in Swarm, the 24 h start anew with each manager. Every manager counts, the one that leads
+ * writes, under its lead.
  */
 import type { Clock, Timer } from "../../lib/clock.ts";
 import { messageOf } from "../../lib/errors.ts";
@@ -8,7 +9,7 @@ import { limits } from "../../lib/limits.ts";
 import type { Logger } from "../../lib/log.ts";
 import { rank } from "../../model/state.ts";
 import type { Node, Task } from "../../model/types.ts";
-import type { Store, Transaction } from "../../store/store.ts";
+import type { Fence, Store, Transaction } from "../../store/store.ts";
 
 const orphanAfterMs = 24 * 60 * 60 * 1000;
 const retryMs = 60_000;
@@ -16,6 +17,8 @@ const retryMs = 60_000;
 export interface OrphanOptions {
   /** Id of this manager's node. */
   readonly nodeId: string;
+  /** This manager's lead; undefined while another one leads. */
+  readonly fence: () => Fence | undefined;
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Logger;
@@ -55,9 +58,11 @@ export class Orphans {
 
   async #orphan(nodeId: string): Promise<void> {
     const { store, log } = this.#options;
+    const fence = this.#options.fence();
+    if (!fence) return this.#arm(nodeId, retryMs); // it may lead later
     try {
       // The timer's entry stays until the node changes: a node that stays down is not counted again.
-      while ((await store.update((tx) => this.#orphanSome(tx, nodeId))) === limits.changesPerTransaction);
+      while ((await store.update((tx) => this.#orphanSome(tx, nodeId), { fence })) === limits.changesPerTransaction);
     } catch (error) {
       log.error("orphaning the tasks of a lost node failed", { node: nodeId, error: messageOf(error) });
       if (this.#timers.has(nodeId)) this.#arm(nodeId, retryMs);

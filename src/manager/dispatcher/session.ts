@@ -8,7 +8,7 @@ import type { Node } from "../../model/types.ts";
 import type { AssignmentsMessage, SessionMessage, WeightedPeer } from "../../rpc/services.ts";
 import type { View } from "../../store/store.ts";
 import { AssignmentSource } from "./assignments.ts";
-import { sameJson, sameMembers } from "./same.ts";
+import { sameMembers } from "./same.ts";
 import { type Source, Streams } from "./stream.ts";
 
 export class Session {
@@ -16,7 +16,8 @@ export class Session {
   readonly nodeId: string;
   readonly #view: View;
   readonly #managers: () => readonly WeightedPeer[];
-  readonly #streams = new Streams();
+  readonly #messageStreams = new Streams();
+  readonly #assignmentStreams = new Streams();
   readonly #assignments = new Set<AssignmentSource>();
 
   constructor(id: string, nodeId: string, view: View, managers: () => readonly WeightedPeer[]) {
@@ -27,37 +28,38 @@ export class Session {
   }
 
   get endedBy(): ShoalError | undefined {
-    return this.#streams.endedBy;
+    return this.#messageStreams.endedBy;
   }
 
   end(error: ShoalError): void {
-    this.#streams.end(error);
+    this.#messageStreams.end(error);
+    this.#assignmentStreams.end(error);
   }
 
   /** The node, the managers or the root CA may have changed. */
   touchSession(): void {
-    this.#streams.ring();
+    this.#messageStreams.ring();
   }
 
   touchTask(taskId: string): void {
     for (const source of this.#assignments) source.touch(taskId);
-    this.#streams.ring();
+    this.#assignmentStreams.ring();
   }
 
   touchAllTasks(): void {
     for (const source of this.#assignments) source.touchAll();
-    this.#streams.ring();
+    this.#assignmentStreams.ring();
   }
 
   messages(signal: AbortSignal): AsyncIterable<SessionMessage> {
-    return this.#streams.run(new SessionSource(this.id, this.nodeId, this.#view, this.#managers), signal);
+    return this.#messageStreams.run(new SessionSource(this.id, this.nodeId, this.#view, this.#managers), signal);
   }
 
   async *assignments(signal: AbortSignal): AsyncGenerator<AssignmentsMessage, void, void> {
     const source = new AssignmentSource(this.#view, this.nodeId);
     this.#assignments.add(source);
     try {
-      yield* this.#streams.run(source, signal);
+      yield* this.#assignmentStreams.run(source, signal);
     } finally {
       this.#assignments.delete(source);
     }
@@ -65,7 +67,10 @@ export class Session {
 }
 
 /** What changes without the agent having to know: its own reports come back as these. */
-const notForAgents: ReadonlySet<string> = new Set(["Status", "Version", "UpdatedAt"]);
+const notForAgents: ReadonlySet<string> = new Set(["Status", "Version", "UpdatedAt", "SessionManager"]);
+
+/** Weights change with every session: they go along with what else is new. */
+const notNews: ReadonlySet<string> = new Set(["weight"]);
 
 /** Always the whole message, and only when something in it differs from the last one. */
 class SessionSource implements Source<SessionMessage> {
@@ -96,7 +101,11 @@ class SessionSource implements Source<SessionMessage> {
 }
 
 function sameMessage(left: SessionMessage, right: SessionMessage): boolean {
-  return left.rootCA === right.rootCA && sameNode(left.node, right.node) && sameJson(left.managers, right.managers);
+  return left.rootCA === right.rootCA && sameNode(left.node, right.node) && samePeers(left.managers, right.managers);
+}
+
+function samePeers(left: readonly WeightedPeer[], right: readonly WeightedPeer[]): boolean {
+  return left.length === right.length && left.every((peer, index) => sameMembers(peer, right[index]!, notNews));
 }
 
 function sameNode(left: Node, right: Node): boolean {

@@ -64,11 +64,17 @@ export class LogBroker implements LogBrokerService {
   /**
    * Lines of the matching tasks, those of one task in order. Without `follow` it ends by itself, with Unknown and
    * Swarm's warning when a node could not be reached; with it only when `signal` aborts (a plain end).
+   * @param isElsewhere whether a node that does not listen here is somebody else's to ask: nothing is said of it
    */
-  async *logs(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncGenerator<LogMessage, void, void> {
+  async *logs(
+    selector: LogSelector,
+    options: LogOptions,
+    signal: AbortSignal,
+    isElsewhere: (nodeId: string) => boolean = () => false,
+  ): AsyncGenerator<LogMessage, void, void> {
     this.#requireRunning();
     const { random, store, clock } = this.#options;
-    const subscription = new Subscription(newId(random), selector, options, store.view);
+    const subscription = new Subscription(newId(random), selector, options, store.view, isElsewhere);
     const onAbort = () => subscription.end();
     signal.addEventListener("abort", onAbort, { once: true });
     this.#subscriptions.set(subscription.id, subscription);
@@ -130,7 +136,7 @@ export class LogBroker implements LogBrokerService {
   #tell(nodeId: string, subscription: Subscription): void {
     const listener = this.#listeners.get(nodeId);
     if (listener) listener.push(subscription.toNode(nodeId));
-    else subscription.nodeDone(nodeId, notAvailable(nodeId));
+    else subscription.nodeDone(nodeId, subscription.isElsewhere(nodeId) ? undefined : notAvailable(nodeId));
   }
 
   /** The reader has left, or has everything: nodes that still publish are told to stop. */

@@ -35,14 +35,22 @@ export class Subscription {
   readonly id: string;
   readonly selector: LogSelector;
   readonly options: LogOptions;
+  readonly isElsewhere: (nodeId: string) => boolean;
   readonly #view: View;
   readonly #nodes = new Map<string, NodePart>();
   readonly #problems: string[] = [];
   readonly #buffer = new LogBuffer();
   #ended = false;
 
-  constructor(id: string, selector: LogSelector, options: LogOptions, view: View) {
+  constructor(
+    id: string,
+    selector: LogSelector,
+    options: LogOptions,
+    view: View,
+    isElsewhere: (nodeId: string) => boolean = () => false,
+  ) {
     this.id = id;
+    this.isElsewhere = isElsewhere;
     this.selector = selector;
     this.options = options;
     this.#view = view;

@@ -1,0 +1,252 @@
+/**
+ * Who takes part in the store's raft, and its changes: a new member learns first and gets a vote when it has caught
+ * up; nobody is taken out whose going would leave the rest without a quorum.
+ *
+ * A member that has never started has no name in etcd: which node it will be stands under a key of ours.
+ */
+import type { CallOptions } from "@connectrpc/connect";
+import { type Clock, sleep } from "../../lib/clock.ts";
+import { messageOf, ShoalError } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
+import type { ReplicaMember } from "../replica.ts";
+import { type EtcdClient, EtcdFailure, noLeader, retried } from "./client.ts";
+import type { Member } from "./gen/etcd_pb.js";
+import { endOf, memberKey, memberPrefix } from "./keys.ts";
+import { bytesOf, deleteOp, putOp, txn } from "./wire.ts";
+
+const callMs = 2_000;
+const limitMs = 5_000;
+const pauseMs = 100;
+/** How long a new member waits for one that joined before it: etcd takes one learner at a time. */
+const learnerMs = 10_000;
+/** How long the manager that let a member in looks after its vote; then it is the leader's to do. */
+const promotionMs = 60_000;
+const handOverMs = 3_000;
+/** How long a changed address waits for a quorum. */
+const announceMs = 60_000;
+
+const quorumText = "can't remove member from the raft: this would result in a loss of quorum";
+
+export interface MembershipOptions {
+  readonly client: EtcdClient;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** The remote members that the own one is connected to, by etcd's ids in hexadecimal. */
+  readonly activePeers: () => Promise<ReadonlySet<string>>;
+  /** Aborts when the own member has been removed. */
+  readonly removed: AbortSignal;
+}
+
+type EtcdMember = ReplicaMember & { readonly id: bigint };
+
+export class Membership {
+  readonly #options: MembershipOptions;
+  readonly #stopped = new AbortController();
+  readonly #promoting = new Map<string, Promise<void>>();
+
+  readonly #ended: AbortSignal;
+
+  constructor(options: MembershipOptions) {
+    this.#options = options;
+    this.#ended = AbortSignal.any([this.#stopped.signal, options.removed]);
+  }
+
+  async members(): Promise<readonly EtcdMember[]> {
+    const { client } = this.#options;
+    const { members } = await this.#ask((options) => client.cluster.memberList({}, options));
+    const range = { key: bytesOf(memberPrefix), rangeEnd: bytesOf(endOf(memberPrefix)), serializable: true };
+    const { kvs } = await this.#ask((options) => client.kv.range(range, options));
+    const expected = new Map<string, string>();
+    for (const { key, value } of kvs) {
+      expected.set(Buffer.from(value).toString(), Buffer.from(key).toString().slice(memberPrefix.length));
+    }
+    return members.map((member) => {
+      const peerAddress = addressOf(member);
+      const nodeId = member.name || (expected.get(peerAddress) ?? "");
+      return { id: member.id, nodeId, peerAddress, voter: !member.isLearner };
+    });
+  }
+
+  async add(nodeId: string, peerAddress: string): Promise<void> {
+    const { client, clock } = this.#options;
+    await this.#ask((options) => client.kv.txn(txn([], [putOp(memberKey(nodeId), bytesOf(peerAddress))]), options));
+    const start = clock.now();
+    await retried(
+      clock,
+      { limitMs: learnerMs + limitMs, pauseMs, signal: this.#ended },
+      async () => {
+        const members = await this.members();
+        const same = members.find((member) => member.nodeId === nodeId);
+        if (same?.peerAddress === peerAddress) return;
+        if (same) await this.#removeMember(same.id);
+        const request = { peerUrls: [urlOf(peerAddress)], isLearner: true };
+        try {
+          await client.call(callMs, (options) => client.cluster.memberAdd(request, options));
+        } catch (error) {
+          if (!isTooManyLearners(error)) throw error;
+          await this.promoteReady();
+          if (clock.now() - start > learnerMs) await this.#removeDeadLearners(members);
+          throw error;
+        }
+      },
+      (last) =>
+        isTooManyLearners(last)
+          ? new ShoalError("Unavailable", "another manager is still joining, try again later", { cause: last })
+          : noLeader(last),
+    );
+    if (!this.#promoting.has(nodeId)) {
+      const promoting = this.#promote(nodeId).finally(() => this.#promoting.delete(nodeId));
+      this.#promoting.set(nodeId, promoting);
+    }
+  }
+
+  async promoteReady(): Promise<void> {
+    const { client, log } = this.#options;
+    for (const member of await this.members()) {
+      if (member.voter) continue;
+      try {
+        await client.call(callMs, (options) => client.cluster.memberPromote({ id: member.id }, options));
+        log.info("a manager takes part in the store", { "node.id": member.nodeId });
+      } catch (error) {
+        log.debug("a joining manager has no vote yet", { "node.id": member.nodeId, error: messageOf(error) });
+      }
+    }
+  }
+
+  async remove(nodeId: string): Promise<void> {
+    const { client, activePeers } = this.#options;
+    const members = await this.members();
+    const member = members.find((candidate) => candidate.nodeId === nodeId);
+    if (member) {
+      if (member.voter) {
+        const { header } = await this.#ask((options) => client.maintenance.status({}, options));
+        const rest = members.filter((other) => other.voter && other.id !== member.id);
+        const active = await activePeers();
+        const reachable = rest.filter(({ id }) => id === header!.memberId || active.has(id.toString(16)));
+        if (reachable.length < Math.floor(rest.length / 2) + 1) throw new ShoalError("FailedPrecondition", quorumText);
+        if (member.id === header!.memberId) await this.moveLead();
+      }
+      await this.#removeMember(member.id);
+    }
+    await this.#ask((options) => client.kv.txn(txn([], [deleteOp(memberKey(nodeId))]), options)).catch((error) => {
+      // A member that has removed itself can't write any more; the left-over name is of no consequence.
+      this.#options.log.debug("a removed manager's name is left in the store", { error: messageOf(error) });
+    });
+  }
+
+  /** Whether the own member leads the raft. */
+  async leads(): Promise<boolean> {
+    const { client } = this.#options;
+    const { header, leader } = await client.call(callMs, (options) => client.maintenance.status({}, options));
+    return leader !== 0n && leader === header!.memberId;
+  }
+
+  /** Hands the raft's lead to another voter, the reachable ones first. False where none took it. */
+  async moveLead(): Promise<boolean> {
+    const { client, log, activePeers } = this.#options;
+    const { header, leader } = await client.call(callMs, (options) => client.maintenance.status({}, options));
+    const self = header!.memberId;
+    if (leader !== self) return true;
+    const active = await activePeers();
+    const others = (await this.members()).filter(
+      ({ id, voter }) => voter && id !== self && active.has(id.toString(16)),
+    );
+    for (const { id, nodeId } of others) {
+      try {
+        await client.call(handOverMs, (options) => client.maintenance.moveLeader({ targetId: id }, options));
+        return true;
+      } catch (error) {
+        log.info("a manager did not take the lead", { "node.id": nodeId, error: messageOf(error) });
+      }
+    }
+    return false;
+  }
+
+  /** After all others are gone for good: what is still known of them is forgotten. */
+  async becomeOnly(peerAddress: string): Promise<void> {
+    const { client } = this.#options;
+    const { header } = await this.#ask((options) => client.maintenance.status({}, options));
+    for (const { id } of await this.members()) if (id !== header!.memberId) await this.#removeMember(id);
+    const expected = deleteOp(memberPrefix, endOf(memberPrefix));
+    await this.#ask((options) => client.kv.txn(txn([], [expected]), options));
+    await this.announce(peerAddress);
+  }
+
+  /** Tells the cluster at which address this member is reached. */
+  async announce(peerAddress: string): Promise<void> {
+    const { client, clock } = this.#options;
+    const update = async () => {
+      const { header } = await client.call(callMs, (options) => client.maintenance.status({}, options));
+      const request = { id: header!.memberId, peerUrls: [urlOf(peerAddress)] };
+      await client.call(callMs, (options) => client.cluster.memberUpdate(request, options));
+    };
+    await retried(clock, { limitMs: announceMs, pauseMs, signal: this.#ended }, update, noLeader);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped.abort();
+    await Promise.all(this.#promoting.values());
+  }
+
+  async #promote(nodeId: string): Promise<void> {
+    const { clock, log } = this.#options;
+    const end = clock.now() + promotionMs;
+    while (clock.now() < end && !this.#ended.aborted) {
+      try {
+        const member = (await this.members()).find((candidate) => candidate.nodeId === nodeId);
+        if (!member || member.voter) return;
+        await this.promoteReady();
+      } catch (error) {
+        log.debug("the members are not known", { error: messageOf(error) });
+      }
+      await sleep(clock, pauseMs);
+    }
+  }
+
+  async #removeDeadLearners(members: readonly EtcdMember[]): Promise<void> {
+    const active = await this.#options.activePeers();
+    for (const { id, nodeId, voter } of members) {
+      if (voter || active.has(id.toString(16))) continue;
+      this.#options.log.warn("a manager that never came is taken out of the store", { "node.id": nodeId });
+      await this.#removeMember(id);
+    }
+  }
+
+  async #removeMember(id: bigint): Promise<void> {
+    const { client, removed } = this.#options;
+    try {
+      await this.#ask((options) => client.cluster.memberRemove({ id }, options));
+    } catch (error) {
+      // It is gone already; or it was the own member, whose etcd had no time left to answer.
+      if (!isNotFound(error) && !removed.aborted) throw error;
+    }
+  }
+
+  /** A call that is tried again while there is no leader. */
+  #ask<T>(call: (options: CallOptions) => Promise<T>): Promise<T> {
+    const { client, clock } = this.#options;
+    return retried(
+      clock,
+      { limitMs, pauseMs, signal: this.#ended },
+      () => client.call(callMs, call),
+      noLeader,
+      isNotFound,
+    );
+  }
+}
+
+function isNotFound(error: unknown): boolean {
+  return error instanceof EtcdFailure && error.says("not found");
+}
+
+function isTooManyLearners(error: unknown): boolean {
+  return error instanceof EtcdFailure && error.says("too many learner");
+}
+
+export function urlOf(peerAddress: string): string {
+  return `https://${peerAddress}`;
+}
+
+function addressOf(member: Member): string {
+  return (member.peerUrls[0] ?? "").replace(/^https:\/\//, "");
+}

@@ -1,0 +1,377 @@
+/**
+ * The shared store on real etcd processes: what several managers write at once is as if they had taken turns, and what
+ * was answered survives the death of any of them.
+ */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
+import { systemClock } from "../../src/lib/clock.ts";
+import { isShoalError } from "../../src/lib/errors.ts";
+import { silentLogger } from "../../src/lib/log.ts";
+import { systemRandom } from "../../src/lib/random.ts";
+import type { Network } from "../../src/model/types.ts";
+import { ValueCipher } from "../../src/store/encryption.ts";
+import { EtcdClient } from "../../src/store/etcd/client.ts";
+import { EtcdBackend } from "../../src/store/etcd/etcd-backend.ts";
+import { EtcdReplica } from "../../src/store/etcd/etcd-replica.ts";
+import { clientSocket } from "../../src/store/etcd/process.ts";
+import { Store } from "../../src/store/store.ts";
+import { dataKey, leaderOf, Managers, type Seat, until, Wire } from "./etcd-trio.ts";
+
+const noLeader = { message: /^The swarm does not have a leader\./ };
+
+const network = (ID: string, n = 0) => ({
+  ID,
+  Name: ID,
+  Labels: { n: String(n) },
+  Driver: "bridge",
+  Predefined: false,
+});
+
+function create(store: Store, id: string): Promise<Network> {
+  return store.update((tx) => tx.create("networks", network(id)));
+}
+
+/** Adds one to a counter, and gives what it is then. */
+function increment(store: Store, id: string): Promise<{ value: number }> {
+  return store.update((tx) => {
+    const before = tx.get("networks", id);
+    const value = Number(before?.Labels.n ?? 0) + 1;
+    if (before) tx.put("networks", { ...before, Labels: { n: String(value) } });
+    else tx.create("networks", network(id, value));
+    return { value };
+  });
+}
+
+/** Who meets too many conflicts is told so, and tries again. */
+async function persistently<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await work();
+    } catch (error) {
+      if (tries === 20 || !isShoalError(error, "Aborted")) throw error;
+    }
+  }
+}
+
+function contents(store: Store): unknown[] {
+  return [...store.view.all("networks")].toSorted((a, b) => (a.ID < b.ID ? -1 : 1));
+}
+
+function signal(seat: Seat, name: NodeJS.Signals): void {
+  process.kill(seat.replica.pid!, name);
+}
+
+describe("three managers", () => {
+  const managers = new Managers();
+  let seats: readonly [Seat, Seat, Seat];
+  after(() => managers.clean());
+
+  test("come together, each with a vote, one of them leading", async () => {
+    seats = await managers.trio({ revision: 500, records: [] });
+    const members = await seats[0].replica.members();
+    assert.deepEqual(members.map(({ nodeId, voter }) => [nodeId, voter]).toSorted(), [
+      ["manager1", true],
+      ["manager2", true],
+      ["manager3", true],
+    ]);
+    assert.equal(seats.filter(({ election }) => election.fence).length, 1);
+    assert.ok(seats[0].store.view.revision > 500, "revisions go on from the former store's");
+  });
+
+  test("write the same objects at once as if they took turns", async () => {
+    const counters = ["a", "b", "c"];
+    const increments: { counter: string; value: number }[] = [];
+    const perSeat = 60;
+    await Promise.all(
+      seats.flatMap(({ store }) =>
+        counters.map(async (counter) => {
+          for (let count = 0; count < perSeat; count++) {
+            increments.push({ counter, ...(await persistently(() => increment(store, counter))) });
+          }
+        }),
+      ),
+    );
+    const total = perSeat * seats.length;
+    for (const counter of counters) {
+      const values = increments.filter((entry) => entry.counter === counter).map(({ value }) => value);
+      assert.deepEqual(
+        values.toSorted((a, b) => a - b),
+        Array.from({ length: total }, (_, index) => index + 1),
+      );
+    }
+    for (const { store } of seats) await store.caughtUp();
+    assert.equal(seats[0].store.view.get("networks", "a")?.Labels.n, String(total));
+    assert.deepEqual(contents(seats[1].store), contents(seats[0].store));
+    assert.deepEqual(contents(seats[2].store), contents(seats[0].store));
+  });
+
+  test("read everywhere what was answered anywhere", async () => {
+    for (let round = 0; round < 30; round++) {
+      await create(seats[round % 3]!.store, `read${round}`);
+      const reader = seats[(round + 1) % 3]!.store;
+      await reader.caughtUp();
+      assert.ok(reader.view.get("networks", `read${round}`));
+    }
+  });
+
+  test("refuse a deposed leader's writes after the lead was handed over", async () => {
+    const former = leaderOf(seats)!;
+    const fence = former.election.fence!;
+    await former.election.resign();
+    await until("another one leads", () => seats.some((seat) => seat !== former && seat.election.fence));
+    await assert.rejects(
+      former.store.update((tx) => tx.create("networks", network("late")), { fence }),
+      { code: "Aborted" },
+    );
+    assert.equal(former.election.fence, undefined);
+  });
+
+  test("go on within 3 s when the leader's etcd is killed, and lose nothing that was answered", async () => {
+    const leader = leaderOf(seats)!;
+    const other = seats.find((seat) => seat !== leader)!;
+    const answered: string[] = [];
+    let stop = false;
+    const writing = (async () => {
+      for (let count = 0; !stop; count++) {
+        await create(other.store, `kill${count}`);
+        answered.push(`kill${count}`);
+      }
+    })();
+    await until("writes are under way", () => answered.length > 20);
+    const killedAt = performance.now();
+    signal(leader, "SIGKILL");
+    await until("another one leads", () => seats.some((seat) => seat !== leader && seat.election.fence));
+    const before = answered.length;
+    await until("writes go on", () => answered.length > before + 20);
+    assert.ok(performance.now() - killedAt < 3_000 + 500, `${performance.now() - killedAt} ms`);
+    stop = true;
+    await writing;
+    await until("the killed one is back", () => leader.store.view.get("networks", answered.at(-1)!) !== undefined);
+    for (const { store } of seats) {
+      await store.caughtUp();
+      for (const id of answered) assert.ok(store.view.get("networks", id), id);
+    }
+  });
+
+  test("answer that there is no leader without a quorum, and go on when it is back", async () => {
+    const [first, second, third] = seats;
+    signal(second, "SIGSTOP");
+    signal(third, "SIGSTOP");
+    try {
+      const startedAt = performance.now();
+      await Promise.all([
+        assert.rejects(first.store.caughtUp(), noLeader),
+        assert.rejects(create(first.store, "no-quorum"), noLeader),
+      ]);
+      assert.ok(performance.now() - startedAt < 7_000);
+      assert.equal(first.election.fence, undefined);
+    } finally {
+      signal(second, "SIGCONT");
+      signal(third, "SIGCONT");
+    }
+    await until("there is a leader", () => leaderOf(seats) !== undefined);
+    await create(first.store, "quorum");
+    await second.store.caughtUp();
+    assert.ok(second.store.view.get("networks", "quorum"));
+  });
+
+  test("have everything after the whole trio was killed", async () => {
+    const expected = contents(seats[0].store).length;
+    for (const seat of seats) signal(seat, "SIGKILL");
+    await until("there is a leader", () => leaderOf(seats) !== undefined);
+    await increment(seats[2].store, "a");
+    for (const { store } of seats) {
+      await store.caughtUp();
+      assert.equal(contents(store).length, expected);
+    }
+  });
+
+  test("hold nothing readable on the disk but what is sealed, and nothing that others may read", async () => {
+    const { directory } = seats[0].options;
+    assert.equal(statSync(directory).mode & 0o077, 0);
+    assert.equal(statSync(join(directory, "peer.key")).mode & 0o077, 0);
+    assert.ok(!readFileSync(join(directory, "replica.json"), "utf8").includes("PRIVATE"));
+    const database = readFileSync(join(directory, "data/member/snap/db"));
+    assert.ok(database.includes("/shoal/networks/quorum"), "the key is there");
+    assert.ok(!database.includes("bridge"), "the value is sealed");
+  });
+
+  test("take a member out, which ends, but never the quorum", async () => {
+    const [first, second, third] = seats;
+    await first.replica.remove("manager3");
+    assert.deepEqual((await first.replica.members()).map(({ nodeId }) => nodeId).toSorted(), ["manager1", "manager2"]);
+    await assert.rejects(create(third.store, "removed"));
+    await managers.rise(3);
+    await first.replica.remove("manager3");
+
+    signal(second, "SIGSTOP");
+    try {
+      await assert.rejects(
+        () => first.replica.remove("manager1"),
+        /can't remove member from the raft: this would result in a loss of quorum|does not have a leader/,
+      );
+    } finally {
+      signal(second, "SIGCONT");
+    }
+    await until("there is a leader", () => leaderOf([first, second]) !== undefined);
+  });
+
+  test("a manager that was stopped is there again with its votes and data", async () => {
+    const { options } = managers.seats.get(2)!;
+    await managers.rise(2);
+    assert.ok(EtcdReplica.exists(options.directory));
+    const again = await managers.sit(2, options, await EtcdReplica.restart(options));
+    await again.store.caughtUp();
+    assert.deepEqual(contents(again.store), contents(managers.seats.get(1)!.store));
+    await create(again.store, "again");
+  });
+
+  test("one former member becomes a cluster of its own by force", async () => {
+    const first = managers.seats.get(1)!;
+    const { options } = managers.seats.get(2)!;
+    const expected = contents(first.store).length;
+    await managers.rise(1);
+    await managers.rise(2);
+    const alone = await managers.sit(2, options, await EtcdReplica.forceNewCluster(options));
+    assert.deepEqual(await alone.replica.members(), [
+      { nodeId: "manager2", peerAddress: options.peerAddress, voter: true },
+    ]);
+    await until("it leads", () => alone.election.fence !== undefined);
+    assert.equal(contents(alone.store).length, expected);
+    await create(alone.store, "alone");
+    const next = await managers.join(4, alone);
+    await next.store.caughtUp();
+    assert.ok(next.store.view.get("networks", "alone"));
+  });
+});
+
+describe("one manager", () => {
+  const managers = new Managers();
+  let seat: Seat;
+  after(() => managers.clean());
+
+  /** Another manager's backend on the same etcd, over a wire that can be cut. */
+  async function second(name: string): Promise<{ store: Store; wire: Wire; stop: () => Promise<void> }> {
+    const wire = await Wire.open(join(managers.directory, name), clientSocket(seat.options.directory));
+    const client = new EtcdClient(wire.path, systemClock);
+    const backend = new EtcdBackend({
+      client,
+      nodeId: name,
+      cipher: new ValueCipher(dataKey, systemRandom),
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLogger,
+    });
+    const store = await Store.open(backend, systemClock);
+    const stop = async () => {
+      await store.close();
+      client.close();
+      await wire.close();
+    };
+    return { store, wire, stop };
+  }
+
+  test("moves a large store into etcd, object by object, with revisions that go on", async () => {
+    const count = 20_000;
+    const records = Array.from({ length: count }, (_, index) => ({
+      table: "networks" as const,
+      object: {
+        ...network(`n${index}`, index),
+        Labels: { n: String(index), filling: "x".repeat(700) },
+        Version: { Index: index + 1 },
+        CreatedAt: "2026-01-01T00:00:00.000Z",
+        UpdatedAt: "2026-01-02T00:00:00.000Z",
+      },
+    }));
+    const options = await managers.options(1);
+    const replica = await EtcdReplica.found(options);
+    const startedAt = performance.now();
+    await replica.fill({ revision: count, records });
+    const tookMs = performance.now() - startedAt;
+    seat = await managers.sit(1, options, replica);
+    assert.equal(seat.store.view.count("networks"), count);
+    for (const { object } of records) {
+      const { Version, ...moved } = seat.store.view.get("networks", object.ID)!;
+      const { Version: _, ...original } = object;
+      assert.deepEqual(moved, original);
+      assert.ok(Version.Index > count);
+    }
+    assert.ok(tookMs < 3_000, `${tookMs} ms`);
+  });
+
+  test("a lost watch misses nothing", async () => {
+    const { store, wire, stop } = await second("watcher");
+    wire.cut();
+    await seat.store.update((tx) => {
+      for (let index = 0; index < 500; index++) tx.delete("networks", `n${index}`);
+    });
+    await create(seat.store, "while-cut");
+    wire.mend();
+    await store.caughtUp();
+    assert.deepEqual(contents(store), contents(seat.store));
+    await stop();
+  });
+
+  test("a watch that lags behind a compaction is made good", async () => {
+    const { store, wire, stop } = await second("laggard");
+    const changes: string[] = [];
+    store.watch((commit) => {
+      for (const change of commit.changes) changes.push(`${change.after ? "has" : "lost"} ${change.id}`);
+    });
+    wire.cut();
+    await create(seat.store, "short-lived");
+    await seat.store.update((tx) => tx.delete("networks", "n600"));
+    await increment(seat.store, "n601");
+    await seat.store.update((tx) => tx.delete("networks", "short-lived"));
+    const client = new EtcdClient(clientSocket(seat.options.directory), systemClock);
+    const { header } = await client.call(1_000, (options) => client.maintenance.status({}, options));
+    await client.call(1_000, (options) => client.kv.compact({ revision: header!.revision, physical: true }, options));
+    client.close();
+    wire.mend();
+    await store.caughtUp();
+    assert.deepEqual(contents(store), contents(seat.store));
+    assert.deepEqual(changes, ["has n601", "lost n600"]);
+    await increment(store, "n601");
+    await stop();
+  });
+
+  test("a write whose answer is lost is there once, and answered", async () => {
+    const { store, wire, stop } = await second("muffled");
+    await increment(store, "counter");
+    wire.muffle();
+    const writing = increment(store, "counter");
+    await until("etcd has it", () => seat.store.view.get("networks", "counter")?.Labels.n === "2");
+    wire.cut();
+    wire.mend();
+    assert.deepEqual(await writing, { value: 2 });
+    await seat.store.caughtUp();
+    assert.equal(seat.store.view.get("networks", "counter")?.Labels.n, "2");
+    await stop();
+  });
+
+  test("a write that arrives after it was given up never counts", async () => {
+    const { store, wire, stop } = await second("late");
+    await increment(store, "late-counter");
+    wire.hold();
+    const writing = increment(store, "late-counter");
+    await until("it is on its way", () => wire.heldBytes > 0);
+    wire.forsake();
+    assert.deepEqual(await writing, { value: 2 });
+    wire.release();
+    assert.deepEqual(await increment(store, "late-counter"), { value: 3 });
+    await seat.store.caughtUp();
+    assert.equal(seat.store.view.get("networks", "late-counter")?.Labels.n, "3");
+    await stop();
+  });
+
+  test("an etcd that a killed manager left behind is ended by the next one", async () => {
+    const { options, replica } = seat;
+    const orphan = replica.pid!;
+    const again = await EtcdReplica.restart(options);
+    assert.notEqual(again.pid, orphan);
+    assert.ok(!existsSync(`/proc/${orphan}`) || readFileSync(`/proc/${orphan}/cmdline`, "utf8") === "");
+    await again.stop();
+  });
+});
