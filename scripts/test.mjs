@@ -12,8 +12,9 @@ const minuteMs = 60_000;
 const layers = [
   { name: "check", limitMs: 5 * minuteMs },
   { name: "test:unit", limitMs: 8 * minuteMs },
-  { name: "test:cluster", limitMs: 15 * minuteMs },
-  { name: "test:clients", limitMs: 20 * minuteMs },
+  { name: "test:simulation", limitMs: 5 * minuteMs },
+  { name: "test:cluster", limitMs: 25 * minuteMs },
+  { name: "test:clients", limitMs: 15 * minuteMs },
 ];
 /** Lines of a failed layer that are said again. */
 const repeatedLines = 80;

@@ -33,6 +33,8 @@ export type LogSource = (selector: LogSelector, options: LogOptions, signal: Abo
 
 export interface Fixture {
   readonly store: Store;
+  /** Managers that this one does not reach. */
+  readonly unreachable: Set<string>;
   readonly context: ApiContext;
   readonly routes: readonly Route[];
   call(method: string, target: string, options?: CallOptions): Promise<Answer>;
@@ -48,10 +50,12 @@ export async function openFixture(more: { engineSocket?: string; logs?: LogSourc
   const clock = new FakeClock();
   const random = seededRandom(1);
   const store = await Store.open(new MemoryBackend(), clock);
+  const unreachable = new Set<string>();
   const manager: ActiveManager = {
     nodeId: "self",
     store,
     sealed: async () => {},
+    isReachable: (nodeId) => !unreachable.has(nodeId),
     logs: more.logs ?? (() => assert.fail("no logs in this test")),
   };
   const node: LocalNode = {
@@ -104,6 +108,7 @@ export async function openFixture(more: { engineSocket?: string; logs?: LogSourc
 
   return {
     store,
+    unreachable,
     context,
     routes,
     call,

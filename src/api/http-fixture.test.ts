@@ -183,6 +183,7 @@ async function startManager(request: SwarmInitRequest, clock: Clock): Promise<Ac
     nodeId,
     store,
     sealed: async () => {},
+    isReachable: () => true,
     async *logs() {
       yield* [];
     },

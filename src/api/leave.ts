@@ -15,8 +15,8 @@ export function leaveRefusal(node: LocalNode): string | undefined {
   if (!manager) return attempt + mayLose + onlyWay;
   let reachable = 0;
   let unreachable = 0;
-  for (const { ManagerStatus } of manager.store.view.all("nodes")) {
-    if (ManagerStatus?.Reachability === "reachable") reachable++;
+  for (const { ID, ManagerStatus } of manager.store.view.all("nodes")) {
+    if (ManagerStatus && manager.isReachable(ID)) reachable++;
     else if (ManagerStatus) unreachable++;
   }
   if (reachable <= 1 && unreachable === 0) return attempt + lastManager;

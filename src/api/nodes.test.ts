@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { markOwn } from "../model/own-node.ts";
 import type { Cluster, Node } from "../model/types.ts";
+import { takeLead } from "../store/replica.ts";
 import type { Draft } from "../store/view.ts";
 import { type Fixture, filtersOf, openFixture } from "./fixture.test.ts";
 
@@ -8,7 +10,7 @@ const manager = {
   ID: "mgr1",
   Role: "manager",
   Spec: { Labels: {}, Role: "manager", Availability: "active" },
-  ManagerStatus: { Leader: true, Reachability: "reachable", Addr: "10.0.0.9:2377" },
+  ManagerStatus: { Addr: "10.0.0.9:2377" },
   Description: { Hostname: "boss" },
 } as const satisfies Partial<Node>;
 
@@ -28,7 +30,8 @@ async function addCluster({ store }: Fixture, RemovedNodes: Record<string, strin
 const prefix = (code: string) => `rpc error: code = ${code} desc = `;
 
 test("a node is shown in the Engine's form, without its certificate", async () => {
-  const { call, addNode } = await openFixture();
+  const { call, addNode, store } = await openFixture();
+  await takeLead(store, "mgr1");
   const node = await addNode({
     ...manager,
     Certificate: { State: "issued", Role: "manager", CSR: "csr", Certificate: "secret-chain" },
@@ -81,7 +84,7 @@ test("the list filters by all that Swarm filters by", async () => {
 test("an update stores labels, availability and the desired role, with the version that it must carry", async () => {
   const { call, addNode, store } = await openFixture();
   await addNode(manager);
-  const node = await addNode({ ID: "wrk1" });
+  const node = await addNode({ ID: "wrk1", Description: markOwn({ Hostname: "helper" }) });
   const body = { Labels: { a: "b" }, Role: "manager", Availability: "Drain", Name: "named" };
   const stale = await call("POST", "/nodes/wrk1/update?version=1", { body });
   assert.deepEqual(stale, { status: 500, body: { message: `${prefix("Unknown")}update out of sequence` } });
@@ -90,6 +93,39 @@ test("an update stores labels, availability and the desired role, with the versi
   const after = store.view.get("nodes", "wrk1")!;
   assert.deepEqual(after.Spec, { Labels: { a: "b" }, Role: "manager", Availability: "drain", Name: "named" });
   assert.equal(after.Role, "worker");
+});
+
+test("who leads is the store's word, who is there is what this manager sees", async () => {
+  const { call, addNode, store, unreachable } = await openFixture();
+  for (const ID of ["mgr1", "mgr2"]) await addNode({ ...manager, ID });
+  await takeLead(store, "mgr2");
+  unreachable.add("mgr1");
+  const { body } = await call("GET", "/nodes");
+  assert.deepEqual(
+    body.map(({ ManagerStatus }: { ManagerStatus: object }) => ManagerStatus),
+    [
+      { Reachability: "unreachable", Addr: "10.0.0.9:2377" },
+      { Leader: true, Reachability: "reachable", Addr: "10.0.0.9:2377" },
+    ],
+  );
+});
+
+test("a demotion that would lose the quorum is refused, and so is the promotion of a stock Engine", async () => {
+  const { call, addNode, unreachable } = await openFixture();
+  const asked = async (id: string, Role: "manager" | "worker", index: number) => {
+    const body = { Role, Availability: "active" };
+    const answer = await call("POST", `/nodes/${id}/update?version=${index}`, { body });
+    return answer.body?.message.replace(prefix("FailedPrecondition"), "") ?? "done";
+  };
+  for (const ID of ["mgr1", "mgr2"]) await addNode({ ...manager, ID });
+  const third = await addNode({ ...manager, ID: "mgr3" });
+  unreachable.add("mgr1");
+  const lost = "can't remove member from the raft: this would result in a loss of quorum";
+  assert.equal(await asked("mgr3", "worker", third.Version.Index), lost);
+  // The one that is gone may go: the other two are a quorum with it and without it.
+  assert.equal(await asked("mgr1", "worker", 1), "done");
+  const stock = await addNode({ ID: "wrk1", Description: { Hostname: "stock" } });
+  assert.match(await asked("wrk1", "manager", stock.Version.Index), /^node wrk1 runs a stock Docker Engine/);
 });
 
 test("updates are refused in Swarm's words", async () => {

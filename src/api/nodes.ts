@@ -9,15 +9,17 @@
 import { X509Certificate } from "node:crypto";
 import { parseRfc3339, rfc3339 } from "../lib/clock.ts";
 import { ShoalError } from "../lib/errors.ts";
+import { isOwn } from "../model/own-node.ts";
 import { rank } from "../model/state.ts";
 import type { Cluster, Node, NodeRole, NodeSpec } from "../model/types.ts";
 import { decodeNodeSpec } from "../model/validate-node.ts";
 import type { Transaction } from "../store/store.ts";
-import type { ApiAnswer, ApiContext, ApiRequest, Route } from "./context.ts";
+import type { ActiveManager, ApiAnswer, ApiContext, ApiRequest, Route } from "./context.ts";
 import { json } from "./context.ts";
 import { badRequest, inDaemonsWords } from "./errors.ts";
 import { type Filters, parseFilters } from "./filters.ts";
 import { lookupNode } from "./lookup.ts";
+import { canLose, managerStatusOf } from "./manager-status.ts";
 import { currentView, requireManager } from "./membership.ts";
 import { looseFlag, versionParameter } from "./query.ts";
 
@@ -41,6 +43,7 @@ async function listNodes({ node: local }: ApiContext, request: ApiRequest): Prom
   const filters = parseFilters(request.query.get("filters"), acceptedFilters);
   const wantedRoles = words(filters, "role", roles);
   const wantedMemberships = words(filters, "membership", memberships);
+  const manager = requireManager(local);
   const view = await currentView(local);
   const nodes: object[] = [];
   for (const node of view.all("nodes")) {
@@ -52,7 +55,7 @@ async function listNodes({ node: local }: ApiContext, request: ApiRequest): Prom
       (wantedRoles.length === 0 || wantedRoles.includes(node.Role)) &&
       // A node that is known is accepted: nobody is asked before it may join.
       (wantedMemberships.length === 0 || wantedMemberships.includes("accepted"));
-    if (matches) nodes.push(nodeJson(node));
+    if (matches) nodes.push(nodeJson(node, manager));
   }
   return json(200, nodes);
 }
@@ -68,11 +71,12 @@ function words(filters: Filters, name: string, known: readonly string[]): string
 
 async function inspectNode({ node: local }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
   const view = await currentView(local);
-  return json(200, nodeJson(lookupNode(view, request.params.id ?? "")));
+  return json(200, nodeJson(lookupNode(view, request.params.id ?? ""), requireManager(local)));
 }
 
 /** A node as the API shows it, members in the Engine's order; its certificate stays with the managers. */
-function nodeJson(node: Node): object {
+function nodeJson(node: Node, manager: ActiveManager): object {
+  const status = managerStatusOf(node, manager);
   const { Labels: labels, ...spec } = node.Spec;
   return {
     ID: node.ID,
@@ -87,12 +91,13 @@ function nodeJson(node: Node): object {
     },
     Description: node.Description ?? { Platform: {}, Resources: {}, Engine: {}, TLSInfo: {} },
     Status: node.Status,
-    ...(node.ManagerStatus && { ManagerStatus: node.ManagerStatus }),
+    ...(status && { ManagerStatus: status }),
   };
 }
 
 async function updateNode({ node: local }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
-  const { store } = requireManager(local);
+  const manager = requireManager(local);
+  const { store } = manager;
   const body = await request.body();
   const spec = requestedSpec(body);
   const version = versionParameter(request, "node");
@@ -100,7 +105,8 @@ async function updateNode({ node: local }: ApiContext, request: ApiRequest): Pro
   const { ID: id } = lookupNode(store.view, request.params.id ?? "");
   await store.update((tx) => {
     const node = existing(tx, id);
-    if (node.Spec.Role === "manager" && spec.Role === "worker") refuseLastDemotion(tx, node);
+    if (node.Spec.Role === "manager" && spec.Role === "worker") refuseDemotion(tx, node, manager);
+    if (spec.Role === "manager" && node.Role === "worker") refuseStock(node);
     tx.checkVersion(node, version);
     tx.put("nodes", { ...node, Spec: spec });
   });
@@ -115,11 +121,21 @@ function requestedSpec(body: unknown): NodeSpec {
   }
 }
 
-function refuseLastDemotion(tx: Transaction, node: Node): void {
+function refuseDemotion(tx: Transaction, node: Node, manager: ActiveManager): void {
   const managers = [...tx.all("nodes")].filter((other) => other.Role === ("manager" satisfies NodeRole));
   if (managers.length === 1 && managers[0]?.ID === node.ID) {
     throw new ShoalError("FailedPrecondition", "attempting to demote the last manager of the swarm");
   }
+  if (node.ManagerStatus && !canLose(node, manager)) {
+    const text = "can't remove member from the raft: this would result in a loss of quorum";
+    throw new ShoalError("FailedPrecondition", text);
+  }
+}
+
+function refuseStock({ ID, Description }: Node): void {
+  if (!Description || isOwn(Description)) return;
+  const why = "runs a stock Docker Engine, which cannot be a manager of this swarm: only a node that runs shoal can";
+  throw new ShoalError("FailedPrecondition", `node ${ID} ${why}`);
 }
 
 function existing(tx: Transaction, id: string): Node {
@@ -135,7 +151,7 @@ async function removeNode({ node: local }: ApiContext, request: ApiRequest): Pro
   const { ID: id } = lookupNode(store.view, request.params.id ?? "");
   await store.update((tx) => {
     const node = existing(tx, id);
-    if (node.Spec.Role === "manager" && node.ManagerStatus) {
+    if (node.ManagerStatus) {
       const why =
         "is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal";
       throw new ShoalError("FailedPrecondition", `node ${id} ${why}`);

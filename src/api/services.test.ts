@@ -399,3 +399,15 @@ test("networks are stored by id, at either place; one of the Engine's own is ref
     await rm(directory, { recursive: true });
   }
 });
+
+test("a list's status leaves out what a node that is down last said of its tasks", async () => {
+  const { call, addNode, addTask } = await openFixture();
+  const ID = (await call("POST", "/services/create", { body: plainSpec("web") })).body.ID;
+  await addNode({ ID: "up" });
+  await addNode({ ID: "gone", Status: { State: "down" } });
+  const Status = { State: "running", Timestamp: "2026-01-02T03:04:05Z" } as const;
+  await addTask({ ID: "t1", ServiceID: ID, Slot: 1, NodeID: "gone", Status, DesiredState: "shutdown" });
+  await addTask({ ID: "t2", ServiceID: ID, Slot: 1, NodeID: "up", Status, DesiredState: "running" });
+  const [web] = (await call("GET", "/services?status=true")).body;
+  assert.deepEqual(web.ServiceStatus, { RunningTasks: 1, DesiredTasks: 1, CompletedTasks: 0 });
+});

@@ -49,11 +49,12 @@ async function listServices({ node }: ApiContext, request: ApiRequest): Promise<
   const filters = parseFilters(request.query.get("filters"), acceptedFilters);
   const withStatus = !isBefore(request.apiVersion, 41) && strictFlag(request.query, "status");
   const view = await currentView(node);
+  const isDown = (nodeId: string) => view.get("nodes", nodeId)?.Status.State === "down";
   const services: ServiceJson[] = [];
   for (const service of view.all("services")) {
     const { Spec: spec } = view.specOf(service);
     if (!matches(service, spec, filters)) continue;
-    const status = withStatus ? serviceStatus(service, spec, view.tasksOfService(service.ID)) : undefined;
+    const status = withStatus ? serviceStatus(service, spec, view.tasksOfService(service.ID), isDown) : undefined;
     services.push(shown(view, service, spec, status && { status }));
   }
   return json(200, services);
@@ -104,6 +105,7 @@ async function createService(context: ApiContext, request: ApiRequest): Promise<
   const id = newId(context.random);
   await store.update((tx) => {
     const name = spec.Name || randomName(context.random, (taken) => nameTaken(tx, taken));
+    tx.takeLock(`service ${name.toLowerCase()}`); // a name is free on every manager, or on none
     if (nameTaken(tx, name)) {
       throw new ShoalError("AlreadyExists", `name conflicts with an existing object: service ${name} already exists`);
     }
@@ -128,6 +130,8 @@ function nameTaken(tx: Transaction, name: string): boolean {
 }
 
 function refusePortConflict(tx: Transaction, id: string, spec: ServiceSpec): void {
+  for (const { PublishedPort } of spec.EndpointSpec?.Ports ?? [])
+    if (PublishedPort) tx.takeLock(`port ${PublishedPort}`);
   const conflict = portConflict(tx, id, spec.EndpointSpec?.Ports);
   if (conflict) throw new ShoalError("InvalidArgument", conflict);
 }

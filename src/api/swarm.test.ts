@@ -149,10 +149,24 @@ test("a member of a swarm neither inits nor joins again", async () => {
     'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.';
   assert.deepEqual(await refusal("POST", "/swarm/init", {}), [503, text]);
   assert.deepEqual(await refusal("POST", "/swarm/join", {}), [503, text]);
-  assert.deepEqual(await refusal("POST", "/swarm/init", { ForceNewCluster: true }), [
-    501,
-    "force-new-cluster is not supported yet",
-  ]);
+  assert.deepEqual(fixture.node.joins, []);
+  const again = await fixture.call("POST", "/swarm/init", { ForceNewCluster: true });
+  assert.equal(again.status, 200);
+  assert.equal(fixture.node.inits.at(-1)?.ForceNewCluster, true);
+});
+
+test("a join names managers with their ports, and what it asks for is checked first", async () => {
+  const join = (body: object) => refusal("POST", "/swarm/join", body);
+  assert.deepEqual(await join({}), [400, "at least 1 RemoteAddr is required to join"]);
+  assert.deepEqual(await join({ RemoteAddrs: [""] }), [400, 'invalid remoteAddr "": invalid empty address']);
+  assert.match(String((await join({ RemoteAddrs: ["a:b:c"] }))[1]), /^invalid remoteAddr "a:b:c"/);
+  assert.match(String((await join({ RemoteAddrs: ["h:70000"] }))[1]), /^invalid remoteAddr "h:70000"/);
+  const wrong = { RemoteAddrs: ["10.0.0.1"], Availability: "lazy" };
+  assert.deepEqual(await join(wrong), [400, 'invalid Availability: "lazy"']);
+  assert.equal(fixture.node.joins.length, 0);
+  const RemoteAddrs = ["10.0.0.1", "host:99", "fd00::1", "[fd00::1]:99"];
+  assert.equal((await fixture.call("POST", "/swarm/join", { RemoteAddrs, JoinToken: "t" })).status, 200);
+  assert.deepEqual(fixture.node.joins[0]?.RemoteAddrs, ["10.0.0.1:2377", "host:99", "[fd00::1]:2377", "[fd00::1]:99"]);
 });
 
 test("update keeps what it names, makes the rest the defaults, and needs the current version", async () => {

@@ -40,9 +40,7 @@ async function inspect({ node }: ApiContext): Promise<ApiAnswer> {
 
 async function init({ node }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
   const asked = await shapedBody<SwarmInitRequest>(request, initShape);
-  if (isInSwarm(node)) {
-    throw asked.ForceNewCluster ? notImplemented("force-new-cluster is not supported yet") : alreadyInSwarm();
-  }
+  if (isInSwarm(node) && !asked.ForceNewCluster) throw alreadyInSwarm();
   validateInit(asked);
   refuseUnsupported(asked.Spec ?? {});
   const Spec = completeSwarmSpec(specOfInit(asked));

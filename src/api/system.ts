@@ -61,7 +61,10 @@ async function answerInfo(context: ApiContext, request: ApiRequest): Promise<Api
   const engine = await unlessDown(askEngine(context.engineSocket, { method: "GET", path }, request.signal));
   const Swarm = await swarmInfo(context.node);
   if (engine.kind === "down") return json(200, { Swarm, Warnings: [`WARNING: ${engine.text}`] });
-  return json(200, { ...engineJson(engine.answer), Swarm });
+  const info = engineJson(engine.answer);
+  // The CLI prints the warnings of the whole, not those of its swarm.
+  const Warnings = [...asList(info.Warnings), ...(Swarm.Warnings ?? [])];
+  return json(200, { ...info, ...(Warnings.length > 0 && { Warnings }), Swarm });
 }
 
 /** The Swarm section; on a manager with the cluster and the counts. */
@@ -75,10 +78,12 @@ async function swarmInfo(node: LocalNode): Promise<SwarmInfo & { Warnings?: stri
   for (const member of view.all("nodes")) if (member.ManagerStatus) managers++;
   const counted = { ...info, Nodes: view.count("nodes"), Managers: managers };
   const cluster = view.cluster();
-  const shown = cluster
-    ? { ...counted, Cluster: toClusterInfo(cluster, tlsInfoOfCluster(cluster.RootCA)) }
-    : counted;
+  const shown = cluster ? { ...counted, Cluster: toClusterInfo(cluster, tlsInfoOfCluster(cluster.RootCA)) } : counted;
   return managers === 2 ? { ...shown, Warnings: [twoManagers] } : shown;
+}
+
+function asList(value: unknown): unknown[] {
+  return Array.isArray(value) ? value : [];
 }
 
 const twoManagers = `WARNING: Running Swarm in a two-manager configuration. This configuration provides

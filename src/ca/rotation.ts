@@ -12,6 +12,12 @@ import { newRoot, RootAuthority, type RootMaterial } from "./root.ts";
 
 type RootCA = Cluster["RootCA"];
 
+/** The root that signs now: while the cluster's is being replaced, the new one. */
+export function issuingRoot({ Certificate, Key, Rotation }: RootCA): RootMaterial {
+  if (!Rotation) return { certificate: Certificate, key: Key };
+  return { certificate: Rotation.Certificate, key: Rotation.Key, crossSigned: Rotation.CrossSigned };
+}
+
 const leastRemainingMs = 365 * 24 * 3_600_000;
 
 /**

@@ -24,7 +24,7 @@ program
 const playground = program.command("playground").description("a throw-away swarm on this machine");
 playground
   .command("up")
-  .option("--nodes <count>", "nodes in all", Number, 1)
+  .option("--nodes <count>", "nodes in all", Number, 3)
   .option("--managers <count>", "managers among them", Number, 1)
   .option("--no-swarm", "leave the nodes without a swarm")
   .option("--sample", "deploy a sample service, and say how to go on")

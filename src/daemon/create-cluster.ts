@@ -52,7 +52,7 @@ export async function createCluster(
   const expiryNanoseconds = cluster.Spec.CAConfig?.NodeCertExpiry;
   const chain = await authority.issue({ csr, nodeId, role: "manager", clusterId, expiryNanoseconds, now: clock.now() });
   const identity: NodeIdentity = { nodeId, clusterId, role: "manager", chain, key, rootCA: root.certificate };
-  await options.keys.create();
+  await options.keys.create(unlockKey);
   await options.identityFiles.save(identity);
 
   const dataKey = random.bytes(dataKeyBytes);
@@ -67,7 +67,7 @@ export async function createCluster(
         Spec: { Labels: {}, Role: "manager", Availability: request.Availability || "active" },
         Status: { State: "unknown" },
         Role: "manager",
-        ManagerStatus: { Leader: true, Reachability: "reachable", Addr: advertiseAddress },
+        ManagerStatus: { Addr: advertiseAddress },
         Certificate: { State: "issued", Role: "manager", CSR: csr, Certificate: chain },
       });
       for (const network of predefinedNetworks(() => newId(random))) tx.create("networks", network);

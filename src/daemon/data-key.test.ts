@@ -71,6 +71,17 @@ test("locked: only the unlock key opens it, and nothing of the keys is in the fi
   assert.equal(await keysOf().load(), "open");
 });
 
+test("a node that enters a locked swarm is locked from the start", async () => {
+  const key = newUnlockKey(systemRandom);
+  const keys = keysOf();
+  await keys.create(key);
+  await keys.setDataKey(dataKey);
+  const again = keysOf();
+  assert.equal(await again.load(), "locked");
+  await again.unlock(key);
+  assert.deepEqual(again.dataKey, Buffer.from(dataKey));
+});
+
 test("a missing or damaged file is told as such", async () => {
   await assert.rejects(keysOf().load(), failsWith("DataLoss", /cannot be read/));
   await made();

@@ -48,10 +48,10 @@ export class NodeKeys implements Sealer {
     this.#random = random;
   }
 
-  /** Fresh keys for a node that enters a swarm. */
-  async create(): Promise<void> {
+  /** Fresh keys for a node that enters a swarm; sealed from the first byte on where there is an unlock key already. */
+  async create(unlockKey?: string): Promise<void> {
     await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
-    await this.#write({ node: this.#newKey() }, undefined);
+    await this.#write({ node: this.#newKey() }, unlockKey);
   }
 
   /** `locked` when only the unlock key opens the file. DataLoss where it is missing or damaged. */

@@ -3,6 +3,8 @@
  * takes those out that go, says in the store that this one is there, and brings logs together that come from nodes
  * whose sessions are with different managers.
  */
+
+import { rm } from "node:fs/promises";
 import { type Clock, sleep } from "../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
@@ -11,16 +13,15 @@ import type { Random } from "../lib/random.ts";
 import type { Fellows, Manager } from "../manager/manager.ts";
 import { type JoinStoreRequest, PeerConnection, type PeerService, type TaskSelector } from "../rpc/peers.ts";
 import type { Caller, LogMessage, LogOptions, NodeIdentity } from "../rpc/services.ts";
+import type { StoredRecord } from "../store/backend.ts";
 import { EtcdReplica } from "../store/etcd/etcd-replica.ts";
 import { findEtcd } from "../store/etcd/process.ts";
 import type { MovableReplica } from "../store/movable.ts";
 import type { Replica, ReplicaTicket } from "../store/replica.ts";
 import type { Store } from "../store/store.ts";
 import { type TableName, tableNames } from "../store/tables.ts";
-import type { StoredRecord } from "../store/backend.ts";
 import { etcdOptions, storeDirectory } from "./open-store.ts";
 import type { NodeState } from "./state-file.ts";
-import { rm } from "node:fs/promises";
 
 export interface FellowshipOptions {
   readonly dataDirectory: string;
@@ -88,6 +89,7 @@ export class Fellowship implements PeerService, Fellows {
   /** Takes a manager out: from now on it is a worker that is gone, or (`forget`) it never was there. */
   async leave(nodeId: string, forget: boolean): Promise<void> {
     const { store } = this.#options;
+    await this.removeReplica(nodeId);
     await store.update((tx) => {
       const node = tx.get("nodes", nodeId);
       if (!node) return;
@@ -95,7 +97,24 @@ export class Fellowship implements PeerService, Fellows {
       if (forget) tx.delete("nodes", nodeId);
       else tx.put("nodes", { ...rest, Role: "worker", Spec: { ...node.Spec, Role: "worker" } });
     });
-    await this.removeReplica(nodeId);
+  }
+
+  /** This manager goes: another one takes it out, since who is out can't write that down. */
+  async leaveTogether(): Promise<void> {
+    const { store, state, log } = this.#options;
+    for (const { ID, ManagerStatus } of [...store.view.all("nodes")]) {
+      if (ID === state.nodeId || !ManagerStatus?.Addr || !this.#requireManager().reachability.isReachable(ID)) continue;
+      const connection = this.connect(ManagerStatus.Addr);
+      try {
+        return await connection.leaveStore(false, this.#stopped.signal);
+      } catch (error) {
+        if (isShoalError(error, "FailedPrecondition")) throw error;
+        log.warn("another manager did not help with leaving", { manager: ID, error: messageOf(error) });
+      } finally {
+        connection.close();
+      }
+    }
+    throw new ShoalError("Unavailable", "no other manager can be reached");
   }
 
   /** Says in the store where this manager is, as soon as the store takes writes. */
@@ -111,7 +130,7 @@ export class Fellowship implements PeerService, Fellows {
       try {
         await store.update((tx) => {
           const node = tx.get("nodes", nodeId);
-          if (!node || node.Role !== "manager" || node.ManagerStatus?.Addr === advertiseAddress) return;
+          if (node?.Role !== "manager" || node.ManagerStatus?.Addr === advertiseAddress) return;
           tx.put("nodes", { ...node, ManagerStatus: { Addr: advertiseAddress } });
         });
         return;
@@ -171,7 +190,10 @@ export class Fellowship implements PeerService, Fellows {
       yield* connection.logs(selector, options, signal);
     } catch (error) {
       if (!signal.aborted) {
-        this.#options.log.warn("the logs of another manager's nodes ended", { manager: address, error: messageOf(error) });
+        this.#options.log.warn("the logs of another manager's nodes ended", {
+          manager: address,
+          error: messageOf(error),
+        });
       }
     } finally {
       connection.close();
@@ -179,7 +201,11 @@ export class Fellowship implements PeerService, Fellows {
   }
 
   /** What this manager's own nodes have: another manager asks. */
-  async *logs(selector: TaskSelector, options: LogOptions, signal: AbortSignal): AsyncGenerator<LogMessage, void, void> {
+  async *logs(
+    selector: TaskSelector,
+    options: LogOptions,
+    signal: AbortSignal,
+  ): AsyncGenerator<LogMessage, void, void> {
     try {
       yield* this.#requireManager().logBroker.logs(selector, options, signal, () => true);
     } catch (error) {

@@ -38,6 +38,8 @@ export interface ManagerPartOptions {
   readonly saveStore: (store: "lmdb" | "etcd") => Promise<void>;
   /** The other managers have taken this one out of the store: it is of no more use. */
   readonly onRemoved: () => void;
+  /** Ends a start that is under way. */
+  readonly signal: AbortSignal;
 }
 
 /** The parts in the order in which they were opened: closed in the opposite one. */
@@ -129,9 +131,9 @@ export class ManagerPart {
 
   /** Takes this manager out of the store, where the others can go on without it. */
   async leaveStore(): Promise<void> {
-    const { election, fellowship, manager } = this.#parts;
+    const { election, fellowship } = this.#parts;
     await election.resign();
-    await fellowship.leave(manager.nodeId, false);
+    await fellowship.leaveTogether();
   }
 
   /** The port first, so that nobody is answered by half a manager. */
@@ -150,20 +152,20 @@ export class ManagerPart {
 
 /** This manager's replica as it is on the disk; one that has none enters the others' store. */
 async function openReplica(options: ManagerPartOptions): Promise<Replica> {
-  const { dataDirectory, keys, clock, random, log, state, saveStore, onRemoved } = options;
+  const { dataDirectory, keys, clock, random, log, state, saveStore, onRemoved, signal } = options;
   const { nodeId } = state;
   const store = { dataDirectory, nodeId, clock, random, log };
   switch (state.store) {
     case "lmdb":
       return openSingle({ ...store, dataKey: keys.dataKey });
     case "etcd":
-      return await EtcdReplica.restart(etcdOptions({ ...store, dataKey: keys.dataKey }, state, onRemoved));
+      return await EtcdReplica.restart(etcdOptions({ ...store, dataKey: keys.dataKey }, state, onRemoved, signal));
     case undefined: {
       await findEtcd();
       const ticket = await askForTicket(options);
       const dataKey = Buffer.from(ticket.dataKey, "base64");
       await keys.setDataKey(dataKey);
-      const replica = await EtcdReplica.join(etcdOptions({ ...store, dataKey }, state, onRemoved), ticket);
+      const replica = await EtcdReplica.join(etcdOptions({ ...store, dataKey }, state, onRemoved, signal), ticket);
       await saveStore("etcd");
       return replica;
     }

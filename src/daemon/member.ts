@@ -7,13 +7,14 @@ import { Agent } from "../agent/agent.ts";
 import { DockerExecutor } from "../agent/executor/docker.ts";
 import { openTaskDatabase, type TaskDatabase } from "../agent/task-database.ts";
 import type { ActiveManager, LocalNodeInfo } from "../api/context.ts";
-import { renewalTime } from "../ca/chain.ts";
+import { certificatesExpired, readNodeCertificate, renewalTime } from "../ca/chain.ts";
 import type { IdentityFiles } from "../ca/identity-files.ts";
 import { renewIdentity } from "../ca/join.ts";
 import { tlsInfoOfNode } from "../ca/tls-info.ts";
 import { dockerEngine } from "../engine/client.ts";
 import type { Engine } from "../engine/engine.ts";
-import { type Clock, within } from "../lib/clock.ts";
+import { Backoff } from "../lib/backoff.ts";
+import { type Clock, sleep, within } from "../lib/clock.ts";
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { LoopReport } from "../lib/loop.ts";
@@ -23,6 +24,7 @@ import type { NodeIdentity, SessionMessage } from "../rpc/services.ts";
 import { parseAddress } from "./address.ts";
 import type { NodeKeys } from "./data-key.ts";
 import { ManagerPart } from "./manager-part.ts";
+import { removeStore } from "./open-store.ts";
 import type { NodeState, StateFile } from "./state-file.ts";
 
 export interface MemberOptions {
@@ -45,6 +47,12 @@ export function tasksDirectory(dataDirectory: string): string {
   return join(dataDirectory, "tasks");
 }
 
+/** A manager whose fellows are there has its store well within this. */
+const resumeLimitMs = 5_000;
+const promotionRetry = { baseMs: 500, maxMs: 10_000 };
+/** To say goodbye to the other managers. */
+const leaveLimitMs = 8_000;
+
 /** What managers answer to a node that was removed: ours, and a stock one. */
 const removedText = /was removed from (the )?swarm/;
 
@@ -58,6 +66,13 @@ export class Member {
   #state: NodeState;
   #identity: NodeIdentity;
   #manager: ManagerPart | undefined;
+  readonly #stopped = new AbortController();
+  /** A manager's part begins and ends one after the other. */
+  #turning: Promise<void> = Promise.resolve();
+  /** Becoming a manager, which ends when it is no longer to be one. */
+  #attempt = new AbortController();
+  /** The others have taken this manager out of the store. */
+  #removed = false;
   /** What goes to the disk goes there one after the other. */
   #saving: Promise<void> = Promise.resolve();
 
@@ -97,11 +112,23 @@ export class Member {
     });
   }
 
-  /** Starts all parts. What it has opened is closed again when it fails. */
-  static async start(options: MemberOptions, state: NodeState, identity: NodeIdentity): Promise<Member> {
+  /**
+   * Starts all parts. What it has opened is closed again when it fails.
+   * @param entering the node has just joined: a manager that can't be one has failed. Later it tries again.
+   */
+  static async start(
+    options: MemberOptions,
+    state: NodeState,
+    identity: NodeIdentity,
+    entering = false,
+  ): Promise<Member> {
     const member = new Member(options, state, identity);
     try {
-      if (state.role === "manager") member.#manager = await ManagerPart.start(options, state, identity);
+      // What the certificate says counts: a change of role may have been cut short.
+      if (identity.role === "worker") {
+        if (state.role === "manager") await member.#stopManaging();
+      } else if (entering || state.store === "lmdb") await member.#startManaging();
+      else await member.#resumeManaging();
       member.#agent.start();
       return member;
     } catch (error) {
@@ -130,16 +157,24 @@ export class Member {
 
   info(): LocalNodeInfo {
     const { nodeId, advertiseAddress, managers } = this.#state;
-    const { manager, lastError = "" } = this.#agent.report();
-    const removed = manager === undefined && removedText.test(lastError);
+    const trouble = this.#trouble();
     return {
       NodeID: nodeId,
       NodeAddr: parseAddress(advertiseAddress).host,
-      LocalNodeState: removed ? "error" : "active",
-      ControlAvailable: this.#identity.role === "manager" && !removed,
-      Error: removed ? `${lastError}; to join a swarm again, first leave this one` : "",
+      LocalNodeState: trouble ? "error" : "active",
+      ControlAvailable: this.#identity.role === "manager" && !trouble,
+      Error: trouble,
       RemoteManagers: managers.map((peer) => ({ NodeID: peer.nodeId, Addr: peer.address })),
     };
+  }
+
+  /** Why no manager will have this node any more; "" while one may. */
+  #trouble(): string {
+    const { manager, lastError = "" } = this.#agent.report();
+    if (manager !== undefined) return "";
+    if (removedText.test(lastError)) return `${lastError}; to join a swarm again, first leave this one`;
+    const { notAfter } = readNodeCertificate(this.#identity.chain);
+    return this.#options.clock.now() > notAfter ? certificatesExpired : "";
   }
 
   activeManager(): ActiveManager | undefined {
@@ -151,16 +186,31 @@ export class Member {
     return this.#manager?.leads ?? false;
   }
 
+  /** Takes this manager out of the others' store before it leaves the swarm; limited, and only where it can be. */
+  async leaveStore(): Promise<void> {
+    const { clock, log } = this.#options;
+    const { nodeId } = this.#state;
+    const others = [...(this.#manager?.store.view.all("nodes") ?? [])].some((n) => n.ManagerStatus && n.ID !== nodeId);
+    if (!this.#manager || !others) return;
+    try {
+      await within(clock, leaveLimitMs, this.#manager.leaveStore(), () => {
+        throw new ShoalError("DeadlineExceeded", "the other managers did not answer in time");
+      });
+    } catch (error) {
+      log.warn("this manager leaves without the others' knowledge", { error: messageOf(error) });
+    }
+  }
+
   loopReports(): LoopReport[] {
     return this.#manager?.loopReports() ?? [];
   }
 
   /** Ends all parts; tasks keep running. */
   async stop(): Promise<void> {
+    this.#stopped.abort(new ShoalError("Canceled", "the node stops"));
     await this.#agent.stop();
-    const manager = this.#manager;
-    this.#manager = undefined;
-    await manager?.stop();
+    await this.#turning;
+    await this.#closeManager();
     this.#engine.close();
     await this.#saving;
     await this.#taskDatabase.close();
@@ -177,9 +227,84 @@ export class Member {
   }
 
   #renewed(identity: NodeIdentity): void {
+    const before = this.#identity.role;
     this.#identity = identity;
-    this.#manager?.setIdentity(identity);
     this.#keep("the new certificate", () => this.#options.identityFiles.save(identity));
+    if (identity.role === "manager") this.#manager?.setIdentity(identity);
+    // Demoted and promoted in one breath: the others have taken it out of the store, and it was never given a worker's
+    // certificate that would have told it so.
+    const isBack = identity.role === "manager" && this.#removed;
+    if (identity.role === before && !isBack) return;
+    this.#options.log.info("this node has another role now", { role: identity.role });
+    this.#attempt.abort(new ShoalError("Canceled", "the node is to have another role"));
+    this.#turn(() => (identity.role === "manager" ? this.#becomeManager() : this.#stopManaging()));
+  }
+
+  #turn(change: () => Promise<void>): void {
+    this.#turning = this.#turning
+      .then(change)
+      .catch((error) => this.#options.log.error("changing the node's role failed", { error: messageOf(error) }));
+  }
+
+  async #startManaging(signal = this.#stopped.signal): Promise<void> {
+    const { stateFile } = this.#options;
+    this.#state = { ...this.#state, role: "manager" };
+    this.#manager = await ManagerPart.start({
+      ...this.#options,
+      state: this.#state,
+      identity: () => this.#identity,
+      signal,
+      saveStore: async (store) => {
+        this.#state = { ...this.#state, store };
+        await stateFile.save(this.#state);
+      },
+      onRemoved: () => {
+        this.#removed = true;
+        this.#turn(() => this.#closeManager());
+      },
+    });
+  }
+
+  /** A manager among others, which may take long where they are not there: the agent and the API don't wait for it. */
+  async #resumeManaging(): Promise<void> {
+    this.#turn(() => this.#becomeManager());
+    await within(this.#options.clock, resumeLimitMs, this.#turning, () => undefined);
+  }
+
+  /** The node was promoted: tries until it is a manager, or is no longer to be one. */
+  async #becomeManager(): Promise<void> {
+    const { clock, random, log } = this.#options;
+    this.#attempt = new AbortController();
+    const signal = AbortSignal.any([this.#stopped.signal, this.#attempt.signal]);
+    const backoff = new Backoff(promotionRetry, random);
+    while (!signal.aborted && this.#identity.role === "manager" && !this.#manager) {
+      try {
+        if (this.#removed) this.#state = withoutStore(this.#state); // if it is still to be one, it enters anew
+        this.#removed = false;
+        await this.#startManaging(signal);
+      } catch (error) {
+        log.error("this node cannot become a manager yet", { error: messageOf(error) });
+        await sleep(clock, backoff.nextMs(), signal).catch(() => undefined); // ends by the condition
+      }
+    }
+  }
+
+  async #closeManager(): Promise<void> {
+    const manager = this.#manager;
+    this.#manager = undefined;
+    await manager?.stop();
+  }
+
+  /** The node was demoted: nothing of the store stays on its disk. */
+  async #stopManaging(): Promise<void> {
+    const { keys, stateFile } = this.#options;
+    await this.#closeManager();
+    await removeStore(this.#options);
+    await keys.setDataKey(undefined);
+    await keys.protect(undefined);
+    this.#removed = false;
+    this.#state = { ...withoutStore(this.#state), role: "worker" };
+    await stateFile.save(this.#state);
   }
 
   #keep(what: string, save: () => Promise<void>): void {
@@ -187,4 +312,8 @@ export class Member {
       .then(save)
       .catch((error) => this.#options.log.error(`${what} was not saved`, { error: messageOf(error) }));
   }
+}
+
+function withoutStore({ store: _, ...rest }: NodeState): NodeState {
+  return rest;
 }

@@ -18,8 +18,12 @@ import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { LoopReport } from "../lib/loop.ts";
 import type { Random } from "../lib/random.ts";
+import { inItsRole } from "../manager/roles/roles.ts";
 import type { SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
+import { PeerConnection } from "../rpc/peers.ts";
 import type { NodeIdentity } from "../rpc/services.ts";
+import { EtcdReplica } from "../store/etcd/etcd-replica.ts";
+import { Store } from "../store/store.ts";
 import {
   defaultAdvertiseAddress,
   defaultSwarmPort,
@@ -35,7 +39,8 @@ import { enterSwarm } from "./enter.ts";
 import { removeTaskContainers } from "./leave.ts";
 import { localAddressTowards } from "./local-address.ts";
 import { Member, tasksDirectory } from "./member.ts";
-import { dataKeyPath, storeDirectory } from "./open-store.ts";
+import { dataKeyPath, etcdOptions, openSingle, removeStore } from "./open-store.ts";
+import { reissueOwn } from "./reissue.ts";
 import { type NodeState, StateFile, swarmDirectory } from "./state-file.ts";
 
 export interface SwarmNodeOptions {
@@ -68,6 +73,7 @@ const joinGoesOn =
   'Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the "docker info" command to see the current swarm status of your node.';
 /** As Swarm: an init that takes longer has failed, and a join that does goes on in the background. */
 const readyLimitMs = 20_000;
+const forgetLimitMs = 5_000;
 
 export class SwarmNode implements LocalNode {
   readonly #options: SwarmNodeOptions;
@@ -167,6 +173,8 @@ export class SwarmNode implements LocalNode {
   }
 
   async init(request: SwarmInitRequest): Promise<string> {
+    const found = request.ForceNewCluster ? await this.#stateFile.load() : undefined;
+    if (found?.kind === "member" && found.state.store) return await this.#startOver(request, found.state);
     if (this.#state.kind !== "inactive") throw new ShoalError("Unavailable", alreadyMember);
     const { listen, advertise } = this.#addresses(request);
     this.#state = { kind: "pending" };
@@ -190,6 +198,63 @@ export class SwarmNode implements LocalNode {
       await this.#removeEverything();
       this.#state = { kind: "inactive" };
       throw error;
+    }
+  }
+
+  /** `--force-new-cluster`: this former manager's copy of the swarm becomes the swarm, with no other manager. */
+  async #startOver(request: SwarmInitRequest, before: NodeState): Promise<string> {
+    const present = this.#state;
+    if (present.kind === "locked") throw new ShoalError("Unavailable", isLocked);
+    if (present.kind !== "active" && present.kind !== "error") throw new ShoalError("Unavailable", alreadyMember);
+    const interfaces = networkInterfaces();
+    const advertise = advertiseAddress(request, interfaces);
+    const advertised = advertise ? formatAddress(advertise) : before.advertiseAddress;
+    const state: NodeState = {
+      ...before,
+      listenAddress: formatAddress(listenAddress(request, interfaces)),
+      advertiseAddress: advertised,
+      managers: [{ nodeId: before.nodeId, address: advertised }],
+    };
+    this.#state = { kind: "pending" };
+    try {
+      if (present.kind === "active") await present.member.stop();
+      await this.#makeOnlyManager(state);
+      await this.#stateFile.save(state);
+      const member = await this.#takeUp(state);
+      this.#state = { kind: "active", member };
+      await member.ready(readyLimitMs);
+      return state.nodeId;
+    } catch (error) {
+      if (this.#state.kind === "pending") this.#state = { kind: "error", text: messageOf(error) };
+      throw error;
+    }
+  }
+
+  async #makeOnlyManager(state: NodeState): Promise<void> {
+    const { clock } = this.#options;
+    const { nodeId } = state;
+    const options = { ...this.#options, nodeId, dataKey: this.#keys.dataKey };
+    const replica =
+      state.store === "etcd"
+        ? await EtcdReplica.forceNewCluster(etcdOptions(options, state, () => {}))
+        : openSingle(options);
+    let store: Store | undefined;
+    try {
+      store = await Store.open(replica.backend, clock);
+      await store.update((tx) => {
+        for (const node of tx.all("nodes")) {
+          if (node.ID === nodeId || (node.Role === "worker" && node.Spec.Role === "worker")) continue;
+          tx.put("nodes", inItsRole({ ...node, Spec: { ...node.Spec, Role: "worker" } }));
+        }
+        const self = tx.get("nodes", nodeId);
+        if (self) tx.put("nodes", { ...self, ManagerStatus: { Addr: state.advertiseAddress } });
+      });
+      // Its own may have expired while it was away, and there is nobody else that could sign another.
+      const identity = await this.#identityFiles.load();
+      if (identity) await this.#identityFiles.save(await reissueOwn(store, identity, clock));
+    } finally {
+      await store?.close();
+      await replica.stop();
     }
   }
 
@@ -228,7 +293,10 @@ export class SwarmNode implements LocalNode {
     this.#state = { kind: "pending" };
     try {
       if (found?.kind === "member") await this.#stateFile.markLeaving();
-      if (state.kind === "active") await state.member.stop();
+      if (state.kind === "active") {
+        await state.member.leaveStore();
+        await state.member.stop();
+      }
       await this.#finishLeaving(nodeId);
     } catch (error) {
       this.#state = { kind: "error", text: `leaving the swarm failed: ${messageOf(error)}` };
@@ -265,14 +333,32 @@ export class SwarmNode implements LocalNode {
       ...(dataPathAddress && { dataPathAddress }),
       managers: [{ nodeId: "", address }],
     };
-    const member = await this.#member(state, identity);
+    let member: Member | undefined;
     try {
+      member = await this.#member(state, identity, true);
       await this.#stateFile.save(member.state);
       await unlessAborted(member.session, signal);
       return member;
     } catch (error) {
-      await member.stop();
+      await member?.stop();
+      // A manager that could not be one is not left behind as one that is gone.
+      if (identity.role === "manager") await this.#forget(identity, address);
       throw error;
+    }
+  }
+
+  async #forget(identity: NodeIdentity, address: string): Promise<void> {
+    const connection = new PeerConnection(address, identity);
+    const ended = new AbortController();
+    try {
+      await within(this.#options.clock, forgetLimitMs, connection.leaveStore(true, ended.signal), () => {
+        throw new ShoalError("DeadlineExceeded", "no answer");
+      });
+    } catch (error) {
+      this.#log.warn("the managers still know of this node, which has not joined", { error: messageOf(error) });
+    } finally {
+      ended.abort();
+      connection.close();
     }
   }
 
@@ -282,15 +368,15 @@ export class SwarmNode implements LocalNode {
   }
 
   async #removeEverything(): Promise<void> {
-    await rm(storeDirectory(this.#options.dataDirectory), { recursive: true, force: true });
+    await removeStore(this.#options);
     await rm(tasksDirectory(this.#options.dataDirectory), { recursive: true, force: true });
     await this.#stateFile.clear();
     this.#keys.forget();
   }
 
-  #member(state: NodeState, identity: NodeIdentity): Promise<Member> {
+  #member(state: NodeState, identity: NodeIdentity, entering = false): Promise<Member> {
     const files = { identityFiles: this.#identityFiles, keys: this.#keys, stateFile: this.#stateFile };
-    return Member.start({ ...this.#options, ...files }, state, identity);
+    return Member.start({ ...this.#options, ...files }, state, identity, entering);
   }
 
   #addresses(request: SwarmInitRequest): { listen: HostPort; advertise: HostPort } {

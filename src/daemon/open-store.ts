@@ -48,11 +48,16 @@ export function openSingle({ dataDirectory, nodeId, dataKey, random }: OpenRepli
   return new SingleReplica(new LmdbBackend({ directory: storeDirectory(dataDirectory), cipher }), nodeId);
 }
 
-/** What a replica on etcd is given. @param onRemoved told when the other managers have taken this one out */
+/**
+ * What a replica on etcd is given.
+ * @param onRemoved told when the other managers have taken this one out
+ * @param signal ends a start that is under way
+ */
 export function etcdOptions(
   options: OpenReplicaOptions & { readonly clock: Clock; readonly log: Logger },
   state: NodeState,
   onRemoved: () => void,
+  signal?: AbortSignal,
 ): EtcdReplicaOptions {
   const { dataDirectory, dataKey, clock, random, log } = options;
   return {
@@ -65,6 +70,7 @@ export function etcdOptions(
     random,
     log,
     onRemoved,
+    ...(signal && { signal }),
   };
 }
 

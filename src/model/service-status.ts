@@ -7,6 +7,7 @@ export function serviceStatus(
   service: Service,
   spec: ServiceSpec,
   tasks: Iterable<Task>,
+  isDown: (nodeId: string) => boolean,
 ): Required<ServiceServiceStatus> {
   const { Replicated: replicated, ReplicatedJob: job } = spec.Mode ?? {};
   const fixed = replicated ? (replicated.Replicas ?? 1) : job ? (job.MaxConcurrent ?? 1) : undefined;
@@ -19,7 +20,8 @@ export function serviceStatus(
       if (task.Status.State === "complete") completed++;
       else if (task.DesiredState === "complete") desired++;
     } else if (task.DesiredState === "running") desired++;
-    if (task.Status.State === "running") running++;
+    // What a node that is down last said of its tasks is not counted: they run elsewhere by now.
+    if (task.Status.State === "running" && !isDown(task.NodeID)) running++;
   }
   return { RunningTasks: running, DesiredTasks: fixed ?? desired, CompletedTasks: completed };
 }

@@ -57,12 +57,6 @@ export class Playground {
         "a playground has at least one node, and from one to all of them managers",
       );
     }
-    if (managers > 1) {
-      throw new ShoalError(
-        "Unimplemented",
-        `a playground of ${managers} managers needs a swarm with several of them, which this version cannot make yet: use --managers 1`,
-      );
-    }
     requireRoot();
     await ensureSwitch(this.layout);
     const indices = Array.from({ length: nodes }, (_, index) => index + 1);

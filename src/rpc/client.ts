@@ -30,6 +30,7 @@ import type {
   LogSubscription,
   ManagerConnection,
   ManagerDialer,
+  NodeIdentity,
   SessionMessage,
   SignsOfLife,
   TaskStatusUpdate,
@@ -38,17 +39,26 @@ import type {
 type Description = Parameters<ManagerConnection["session"]>[0]["description"];
 
 export const managerDialer: ManagerDialer = {
-  dial: (address, { chain, key, rootCA }) =>
-    new GrpcManagerConnection(
+  dial: (address, identity) => {
+    const { chain: cert, key } = identity;
+    const tls = { cert, key, ca: trusted(identity) };
+    return new GrpcManagerConnection(
       address,
-      new Connection({
-        address,
-        serverName: "swarm-manager",
-        tls: { cert: chain, key, ca: rootCA },
-        verify: true,
-      }),
-    ),
+      new Connection({ address, serverName: "swarm-manager", tls, verify: true }),
+    );
+  },
 };
+
+/**
+ * The cluster's root, and what stands above the node's own leaf (checked against the root when the node took it): while
+ * a root is rotated, the new root signed by the old one. A stock manager makes that one without the identifier of the
+ * key that signed it, and as both roots have one name, OpenSSL takes it for self-signed and refuses the manager's whole
+ * chain, unless it is trusted itself.
+ */
+function trusted({ chain, rootCA }: NodeIdentity): string[] {
+  const [, ...above] = chain.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  return [rootCA, ...above];
+}
 
 export const bootstrapClient: BootstrapClient = {
   async rootCertificate(address, signal) {

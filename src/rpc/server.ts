@@ -15,6 +15,7 @@ import { createConnectRouter, createContextKey, createContextValues } from "@con
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { answerDirectly, directCalls } from "./direct.ts";
 import { type Peer, peerOf } from "./peer.ts";
 import type { PeerService } from "./peers.ts";
 import { addManagerRoutes } from "./routes.ts";
@@ -74,7 +75,7 @@ class Http2RpcServer implements RpcServer {
     this.#server.prependListener("secureConnection", assumeHttp2);
     this.#server.on("connection", (socket: Socket) => this.#track(socket));
     this.#server.on("session", (session) => this.#open(session));
-    this.#server.on("request", this.#handler(options));
+    this.#server.on("stream", this.#handler(options));
     this.#server.on("tlsClientError", (error) => this.#log.debug("TLS handshake failed", { error: messageOf(error) }));
     this.#server.on("sessionError", (error) => this.#log.debug("connection failed", { error: messageOf(error) }));
   }
@@ -125,10 +126,8 @@ class Http2RpcServer implements RpcServer {
     }
   }
 
-  /** Of connect's adapter, but with our log, and only the gRPC protocol. */
-  #handler(
-    options: RpcServerOptions,
-  ): (request: http2.Http2ServerRequest, response: http2.Http2ServerResponse) => void {
+  /** Calls with one request directly; the rest through connect's adapter, with our log, and only the gRPC protocol. */
+  #handler(options: RpcServerOptions): (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => void {
     const router = createConnectRouter({
       grpc: true,
       grpcWeb: false,
@@ -136,22 +135,32 @@ class Http2RpcServer implements RpcServer {
       acceptCompression: [],
       readMaxBytes: receiveBytes,
     });
-    addManagerRoutes(router, {
-      services: options.services,
-      peers: options.peers,
-      log: this.#log,
-      peer: (values) => values.get(peerKey),
-      clusterId: () => this.#identity.clusterId,
-    });
+    const direct = directCalls(router, (adding) =>
+      addManagerRoutes(adding, {
+        services: options.services,
+        peers: options.peers,
+        log: this.#log,
+        peer: (values) => values.get(peerKey),
+        clusterId: () => this.#identity.clusterId,
+      }),
+    );
     const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
-    return (request, response) => {
-      const handler = handlers.get(request.url);
-      const peer = request.stream.session && this.#sessions.get(request.stream.session as http2.ServerHttp2Session);
+    return (stream, headers) => {
+      const path = headers[":path"] ?? "";
+      const handler = handlers.get(path);
+      const peer = stream.session && this.#sessions.get(stream.session as http2.ServerHttp2Session);
       if (!handler || !peer) {
-        response.writeHead(404).end();
+        stream.respond({ ":status": 404 }, { endStream: true });
         return;
       }
       const values = createContextValues().set(peerKey, peer);
+      const call = direct.get(path);
+      if (call && isGrpc(headers)) {
+        void answerDirectly(stream, call, { values, receiveBytes, log: this.#log });
+        return;
+      }
+      const request = new http2.Http2ServerRequest(stream, headers, {}, []);
+      const response = new http2.Http2ServerResponse(stream);
       handler(universalRequestFromNodeRequest(request, response, undefined, values))
         .then((answer) => universalResponseToNodeResponse(answer, response))
         .catch((error: unknown) => {
@@ -160,6 +169,12 @@ class Http2RpcServer implements RpcServer {
         });
     };
   }
+}
+
+/** Anything else is refused by the library, in its words. */
+function isGrpc(headers: http2.IncomingHttpHeaders): boolean {
+  const type = headers["content-type"] ?? "";
+  return headers[":method"] === "POST" && (type === "application/grpc" || type === "application/grpc+proto");
 }
 
 function connectionOf(session: http2.ServerHttp2Session): CallerConnection {

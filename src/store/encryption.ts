@@ -9,11 +9,14 @@ import type { Random } from "../lib/random.ts";
 export const dataKeyBytes = 32;
 const nonceBytes = 12;
 const tagBytes = 16;
+const noncesAtOnce = 256;
 
 export class ValueCipher {
   /** A KeyObject, made once: from raw bytes each call would make one, at twice the cost of the encryption. */
   readonly #key: KeyObject;
   readonly #random: Random;
+  /** Nonces are drawn many at a time: one by one they cost as much as the encryption. */
+  #nonces: Uint8Array = new Uint8Array();
 
   /** @param key 32 bytes, from `random.bytes(dataKeyBytes)` at the cluster's birth */
   constructor(key: Uint8Array, random: Random) {
@@ -24,10 +27,17 @@ export class ValueCipher {
 
   /** nonce | ciphertext | tag */
   seal(plain: Uint8Array, place: string): Buffer {
-    const nonce = this.#random.bytes(nonceBytes);
+    const nonce = this.#nextNonce();
     const cipher = createCipheriv("aes-256-gcm", this.#key, nonce);
     cipher.setAAD(Buffer.from(place));
     return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
+  }
+
+  #nextNonce(): Uint8Array {
+    if (this.#nonces.length === 0) this.#nonces = this.#random.bytes(nonceBytes * noncesAtOnce);
+    const nonce = this.#nonces.subarray(0, nonceBytes);
+    this.#nonces = this.#nonces.subarray(nonceBytes);
+    return nonce;
   }
 
   /** DataLoss where the value was changed, moved, or sealed under another key. */

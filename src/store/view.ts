@@ -104,6 +104,9 @@ export interface Fence {
 /** The row of `locks` that says which manager leads. */
 export const leadLock = "lead";
 
+/** Rows that the names of all locks share: a bound for the table, and far more than transactions that run at once. */
+const turns = 4096;
+
 /** A version that no client can have seen: that of an object whose commit is still under way. */
 const uncommitted = { Index: -1 };
 
@@ -193,11 +196,13 @@ export class Transaction extends BaseView {
   /**
    * Makes transactions that name the same lock follow one another, on whichever managers they run: for what a
    * transaction decides from more than the objects it writes (a name that is free, a port that nobody has).
+   * Name what is decided as narrowly as it can be: those who meet at a lock have to begin anew.
    */
   takeLock(name: string): void {
-    const lock = this.get("locks", name);
+    const ID = `turn-${fold(name) % turns}`;
+    const lock = this.get("locks", ID);
     if (lock) this.put("locks", lock);
-    else this.create("locks", { ID: name, Holder: "" });
+    else this.create("locks", { ID, Holder: "" });
   }
 
   get isEmpty(): boolean {
@@ -273,6 +278,15 @@ export class Transaction extends BaseView {
     for (const object of base) if (!this.#writes.has(writeKey(table, object.ID))) yield object;
     yield* written;
   }
+}
+
+/** A number for a text, well spread (FNV-1a). */
+function fold(text: string): number {
+  let folded = 0x811c9dc5;
+  for (let index = 0; index < text.length; index++) {
+    folded = Math.imul(folded ^ text.charCodeAt(index), 0x01000193);
+  }
+  return (folded ^ (folded >>> 15)) >>> 0;
 }
 
 function writeKey(table: TableName, id: string): string {

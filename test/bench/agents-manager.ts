@@ -13,7 +13,7 @@ import { newJoinToken } from "../../src/ca/tokens.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { ShoalError } from "../../src/lib/errors.ts";
 import { newId } from "../../src/lib/ids.ts";
-import { silentLogger } from "../../src/lib/log.ts";
+import type { Logger } from "../../src/lib/log.ts";
 import { systemRandom } from "../../src/lib/random.ts";
 import { Manager } from "../../src/manager/manager.ts";
 import { newCluster } from "../../src/model/cluster.ts";
@@ -34,6 +34,15 @@ export interface ManagerReady {
   readonly root: { readonly certificate: string; readonly key: string };
 }
 
+/** What the manager warns of, a benchmark had better show. */
+const complaints: Logger = {
+  debug() {},
+  info() {},
+  warn: (message, fields) => console.error("manager:", message, fields ?? ""),
+  error: (message, fields) => console.error("manager:", message, fields ?? ""),
+  child: () => complaints,
+};
+
 const clusterId = "benchcluster";
 const managerId = "benchmanager";
 const nodesPerTransaction = 500;
@@ -44,7 +53,7 @@ export function agentId(index: number): string {
 }
 
 async function runManager(directory: string, nodes: number): Promise<ManagerReady> {
-  const parts = { clock: systemClock, random: systemRandom, log: silentLogger };
+  const parts = { clock: systemClock, random: systemRandom, log: complaints };
   const root = await newRoot(Date.now());
   const authority = await RootAuthority.open(root);
   const { csr, key } = await newCertificateRequest();
@@ -81,7 +90,7 @@ async function runManager(directory: string, nodes: number): Promise<ManagerRead
   const peers = () => [{ nodeId: managerId, address, weight: 1 }];
   const manager = new Manager({ nodeId: managerId, store, election, ...parts, peers });
   await manager.start();
-  const server = createRpcServer({ services: manager.services, identity, log: silentLogger });
+  const server = createRpcServer({ services: manager.services, identity, log: complaints });
   await server.listen("127.0.0.1", Number(address.split(":")[1]));
 
   const node = apiNode(manager);
@@ -107,6 +116,7 @@ function apiNode(manager: Manager): LocalNode {
       nodeId: managerId,
       store: manager.store,
       sealed: async () => {},
+      isReachable: () => true,
       logs: (selector, options, signal) => manager.logBroker.logs(selector, options, signal),
     }),
     init: refuse,

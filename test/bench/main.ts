@@ -6,6 +6,8 @@
  *   converge    from an API call to running, replaced and gone containers
  *   idle        memory and CPU of a daemon that has nothing to do
  *   agents      how many agents and tasks one manager carries
+ *   writes      how fast three managers take writes
+ *   failover    how long the loss of a machine is felt
  *
  * api, converge and idle measure a node that they bring up (root is needed), or `--host unix:///shoal.sock`. With
  * `--against stock` they bring up a stock Docker swarm, or take `--against unix:///other.sock`, measure both in the
@@ -18,6 +20,8 @@ const benchmarks = {
   converge: () => import("./converge.ts"),
   idle: () => import("./idle.ts"),
   agents: () => import("./agents.ts"),
+  writes: () => import("./writes.ts"),
+  failover: () => import("./failover.ts"),
 } as const;
 
 type Name = keyof typeof benchmarks;

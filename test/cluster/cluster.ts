@@ -9,7 +9,13 @@ import { tailOf } from "../../src/playground/process.ts";
 import { ensureSampleImage } from "../../src/playground/sample.ts";
 import { eventually } from "../../src/playground/wait.ts";
 import { Api, type TaskStatusView, taskOf } from "./api.ts";
-import { Docker, dockerPrograms, settleMs, testPlayground } from "./harness.ts";
+import { Docker, dockerPrograms, testPlayground } from "./harness.ts";
+
+/**
+ * How long a condition may take: several times Swarm's own failure detection (16 s), and short enough that a step that
+ * fails does not keep the rest for long.
+ */
+const settleMs = 45_000;
 
 export interface NodeView {
   readonly ID: string;
@@ -39,6 +45,8 @@ export class Cluster {
   readonly playground: Playground;
   readonly #stockManager: number | undefined;
   #program = "docker";
+  /** The manager whose word counts; another one while that one is down. */
+  asked = 1;
 
   /**
    * Names, paths and addresses of its own, so that files may run beside each other.
@@ -83,21 +91,21 @@ export class Cluster {
   }
 
   /** The manager's address, as `docker swarm join` wants it. */
-  managerAddress(index = 1): string {
+  managerAddress(index = this.asked): string {
     return `${this.layout(index).address}:2377`;
   }
 
-  async token(role: "worker" | "manager", via = 1): Promise<string> {
+  async token(role: "worker" | "manager", via = this.asked): Promise<string> {
     const { JoinTokens } = await this.api(via).get<{ JoinTokens: { Worker: string; Manager: string } }>("/swarm");
     return role === "worker" ? JoinTokens.Worker : JoinTokens.Manager;
   }
 
-  nodes(via = 1): Promise<NodeView[]> {
+  nodes(via = this.asked): Promise<NodeView[]> {
     return this.api(via).get("/nodes");
   }
 
   /** The newest node of that name: one that left and joined again is listed twice. */
-  async node(index: number, via = 1): Promise<NodeView> {
+  async node(index: number, via = this.asked): Promise<NodeView> {
     const named = (await this.nodes(via)).filter(({ Description }) => Description?.Hostname === `node-${index}`);
     const [newest] = named.sort((left, right) => right.CreatedAt.localeCompare(left.CreatedAt));
     if (!newest) throw new Error(`the swarm has no node-${index}`);
@@ -144,7 +152,7 @@ export class Cluster {
     return this.until(
       `${count} tasks of ${service} run as they should`,
       async () => {
-        const tasks = (await this.api(1).tasks(service)).filter(
+        const tasks = (await this.api(this.asked).tasks(service)).filter(
           ({ Status, DesiredState }) => Status.State === "running" && DesiredState === "running",
         );
         const containers = await this.containers(service);
@@ -179,8 +187,9 @@ export class Cluster {
     const asText = (error: Error) => error.message;
     const nodes = await this.nodes().catch(asText);
     if (typeof nodes === "string") parts.push(nodes);
-    else for (const { ID, Description, Status } of nodes) parts.push(`${ID} ${Description?.Hostname} ${describe(Status)}`);
-    const tasks = await this.api(1).tasks().catch(asText);
+    else
+      for (const { ID, Description, Status } of nodes) parts.push(`${ID} ${Description?.Hostname} ${describe(Status)}`);
+    const tasks = await this.api(this.asked).tasks().catch(asText);
     if (typeof tasks === "string") parts.push(tasks);
     else for (const task of tasks) parts.push(describeTask(task));
     for (const { name } of await this.playground.list()) {

@@ -50,9 +50,9 @@ export class Managers {
     return this.sit(number, options, replica);
   }
 
-  /** Joins through the seat `through`. */
-  async join(number: number, through: Seat): Promise<Seat> {
-    const options = await this.options(number);
+  /** Joins through the seat `through`; `before`: as a node that was there already. */
+  async join(number: number, through: Seat, before?: EtcdReplicaOptions): Promise<Seat> {
+    const options = before ?? (await this.options(number));
     await through.replica.add(options.nodeId, options.peerAddress);
     return this.sit(number, options, await EtcdReplica.join(options, await through.replica.ticket()));
   }

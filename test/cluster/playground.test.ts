@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { exchange } from "../../src/playground/http.ts";
+import { exchange, exchangeJson } from "../../src/playground/http.ts";
 import { run } from "../../src/playground/process.ts";
-import { askSample, ensureSampleService } from "../../src/playground/sample.ts";
+import { askSample, ensureSampleImage, ensureSampleService } from "../../src/playground/sample.ts";
 import { eventually } from "../../src/playground/wait.ts";
 import { freshNode, settleMs, testPlayground } from "./harness.ts";
 
@@ -32,6 +32,7 @@ test("its node is listed with all that scripts need", async () => {
       address: "10.78.0.1",
       role: "manager",
       state: "up",
+      status: "none",
       namespace: "shoal-test-node-1",
       socket: "/run/shoal/test/node-1/shoal.sock",
       engineSocket: "/run/shoal/test/node-1/engine.sock",
@@ -68,11 +69,30 @@ test("a node that lost its power comes back with its services", async () => {
   await sampleAnswers();
 });
 
-test("more nodes than it can have yet, or nodes that it has not, are refused", async () => {
-  await assert.rejects(playground.up({ nodes: 3, managers: 1 }), { code: "Unimplemented" });
+test("nodes that it has not, or cannot have, are refused", async () => {
   await assert.rejects(playground.up({ nodes: 0, managers: 0 }), { code: "InvalidArgument" });
+  await assert.rejects(playground.up({ nodes: 1, managers: 2 }), { code: "InvalidArgument" });
   await assert.rejects(playground.kill("node-2"), { code: "NotFound" });
   await assert.rejects(playground.kill("elsewhere"), { code: "InvalidArgument" });
+});
+
+test("more nodes join the one that is there, in parallel, and the sample spreads over new ones", async () => {
+  await playground.up({ nodes: 3, managers: 1 });
+  await playground.formSwarm();
+  assert.deepEqual(
+    (await playground.list()).map(({ name, role, state, status }) => `${name} ${role} ${state} ${status}`),
+    ["node-1 manager up ready", "node-2 worker up ready", "node-3 worker up ready"],
+  );
+  const nodes = [1, 2, 3].map((index) => playground.layout.node(index));
+  await Promise.all(nodes.map(({ engineSocket }) => ensureSampleImage(engineSocket)));
+  await ensureSampleService(nodes); // made for one node, so one answers
+  await exchangeJson({ to: { socket: node.socket }, method: "DELETE", path: "/services/hello" });
+  await eventually({ what: "the sample is gone", limitMs: settleMs }, async () => {
+    const listed = await exchangeJson<object[]>({ to: { socket: node.socket }, path: "/tasks" });
+    return listed.length === 0;
+  });
+  await ensureSampleService(nodes);
+  for (const one of nodes) assert.equal((await askSample(one)).status, 200, one.name);
 });
 
 test("down leaves nothing, and may be repeated", async () => {

@@ -3,13 +3,28 @@
  * the root under a swarm that has one of our workers and one stock Engine, and the life of certificates. The steps
  * build on each other.
  */
+import "reflect-metadata";
 import assert from "node:assert/strict";
-import { X509Certificate } from "node:crypto";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { webcrypto, X509Certificate } from "node:crypto";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { get } from "node:http";
 import { connect } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import * as x509 from "@peculiar/x509";
+import { IdentityFiles } from "../../src/ca/identity-files.ts";
+import { newCertificateRequest } from "../../src/ca/request.ts";
+import { RootAuthority } from "../../src/ca/root.ts";
+import { issuingRoot } from "../../src/ca/rotation.ts";
+import { NodeKeys } from "../../src/daemon/data-key.ts";
+import { dataKeyPath, storeDirectory } from "../../src/daemon/open-store.ts";
+import { swarmDirectory } from "../../src/daemon/state-file.ts";
+import { systemClock } from "../../src/lib/clock.ts";
+import { systemRandom } from "../../src/lib/random.ts";
+import { ValueCipher } from "../../src/store/encryption.ts";
+import { LmdbBackend } from "../../src/store/lmdb.ts";
+import { Store } from "../../src/store/store.ts";
 import { Cluster, type Placed } from "./cluster.ts";
 import { Docker, image } from "./harness.ts";
 
@@ -236,6 +251,32 @@ test("a rotation waits for a node that is down, and goes on when that comes back
   placed = await cluster.running("web", 4); // what ran on the node that was down runs elsewhere
 });
 
+test("swarm ca --rotate with a root that is brought along, here of RSA", async () => {
+  const rsa = { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" };
+  const keyOptions = { ...rsa, modulusLength: 2048, publicExponent: new Uint8Array([1, 0, 1]) };
+  const keys = await webcrypto.subtle.generateKey(keyOptions, true, ["sign", "verify"]);
+  const root = await x509.X509CertificateGenerator.createSelfSigned({
+    name: "CN=Our own root,O=Ours",
+    notBefore: new Date(Date.now() - 3_600_000),
+    notAfter: new Date(Date.now() + 1000 * 24 * 3_600_000),
+    keys,
+    signingAlgorithm: rsa,
+    extensions: [new x509.BasicConstraintsExtension(true, undefined, true)],
+  });
+  const directory = mkdtempSync(join(tmpdir(), "shoal-root-"));
+  const [certificateFile, keyFile] = [join(directory, "root.crt"), join(directory, "root.key")];
+  writeFileSync(certificateFile, `${root.toString("pem")}\n`);
+  const pkcs8 = await webcrypto.subtle.exportKey("pkcs8", keys.privateKey);
+  writeFileSync(keyFile, `${x509.PemConverter.encode(pkcs8, "PRIVATE KEY")}\n`);
+  const given = ["--ca-cert", certificateFile, "--ca-key", keyFile];
+  await docker.ok(["swarm", "ca", "--rotate", "--quiet", ...given], { limitMs: 120_000 });
+  assert.equal(new X509Certificate(await rootNow()).subject, "CN=Our own root\nO=Ours");
+  for (const path of leafFiles) assert.ok(leafOf(path).verifiedBy(root.toString("pem")), path);
+  await restart();
+  await allIsBack();
+  rmSync(directory, { recursive: true });
+});
+
 test("--cert-expiry counts for certificates from then on", async () => {
   const hours = (path: string) => {
     const { validFrom, validTo } = new X509Certificate(readFileSync(path));
@@ -254,6 +295,37 @@ test("--cert-expiry counts for certificates from then on", async () => {
 test("an external CA is refused in words", async () => {
   const external = ["--external-ca", "protocol=cfssl,url=https://ca.example"];
   assert.match(await docker.refused(["swarm", "update", ...external]), /external CAs are not supported yet/);
+});
+
+/** Puts a certificate that has expired on the disk of the manager, whose daemon must be stopped. */
+async function expire(): Promise<void> {
+  const keys = new NodeKeys(dataKeyPath(dataDirectory), systemRandom);
+  await keys.load();
+  const files = new IdentityFiles(swarmDirectory(dataDirectory), keys);
+  const identity = await files.load();
+  assert.ok(identity);
+  const cipher = new ValueCipher(keys.dataKey, systemRandom);
+  const store = await Store.open(new LmdbBackend({ directory: storeDirectory(dataDirectory), cipher }), systemClock);
+  const cluster = store.view.cluster();
+  assert.ok(cluster);
+  await store.close();
+  const { csr, key: newKey } = await newCertificateRequest();
+  const authority = await RootAuthority.open(issuingRoot(cluster.RootCA));
+  const { nodeId, role, clusterId } = identity;
+  const now = Date.now() - 91 * 24 * 3_600_000;
+  const chain = await authority.issue({ csr, nodeId, role, clusterId, expiryNanoseconds: undefined, now });
+  await files.save({ ...identity, chain, key: newKey });
+}
+
+test("a manager whose certificate has expired says so, and starts over by force with everything there", async () => {
+  await cluster.playground.machine("node-1").stopDaemon();
+  await expire();
+  await cluster.playground.machine("node-1").startDaemon();
+  const text = "Swarm certificates have expired. To replace them, leave the swarm and join again.";
+  assert.equal(await docker.ok(["info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}"]), `error ${text}`);
+  assert.ok((await docker.refused(["node", "ls"])).includes(text));
+  await docker.ok(["swarm", "init", "--force-new-cluster", "--advertise-addr", first.address]);
+  await allIsBack();
 });
 
 test("a locked manager leaves by force, and nothing stays", async () => {

@@ -11,6 +11,7 @@ import type {
   ManagerDialer,
   ManagerServices,
   NodeIdentity,
+  SignsOfLife,
 } from "../../src/rpc/services.ts";
 import { type Flow, type Network, newFlow } from "./network.ts";
 import type { Life } from "./timeline.ts";
@@ -56,9 +57,14 @@ export class SimulatedConnection implements ManagerConnection {
   readonly #peer: string;
   readonly #life: Life;
   readonly #caller: Caller;
+  /** As the manager sees it. */
+  readonly #closedRemotely = new AbortController();
   readonly #calls = new Set<Call>();
   readonly #unwatch: (() => void)[] = [];
   #listener: Listener | undefined;
+  /** The manager's host has answered, and how often it has pinged. */
+  #accepted = false;
+  #pings = 0;
   #closed: ShoalError | undefined;
 
   constructor(wire: Wire, host: string, life: Life, address: string, identity: NodeIdentity) {
@@ -69,8 +75,23 @@ export class SimulatedConnection implements ManagerConnection {
     this.#life = life;
     this.#peer = wire.hostOf(address);
     const { nodeId, role, clusterId, chain } = identity;
-    this.#caller = { nodeId, role, clusterId, certificate: chain, address: `10.0.0.${host.replace(/\D/g, "")}` };
+    this.#caller = {
+      nodeId,
+      role,
+      clusterId,
+      certificate: chain,
+      address: `10.0.0.${host.replace(/\D/g, "")}`,
+      connection: { closed: this.#closedRemotely.signal, ping: (answered) => this.#ping(answered) },
+    };
     this.#unwatch.push(life.onEnd(() => this.#localEnd()));
+    wire.network.roundTrip(host, this.#peer, () => {
+      if (wire.listener(address)) this.#accepted = true;
+      else this.#end("connection refused");
+    });
+  }
+
+  signs(): SignsOfLife {
+    return { accepted: this.#accepted, pings: this.#pings };
   }
 
   session: ManagerConnection["session"] = (request, signal) =>
@@ -108,6 +129,7 @@ export class SimulatedConnection implements ManagerConnection {
   disconnect(reason: string): void {
     for (const { remote } of this.#calls) remote.abort(new ShoalError("Canceled", "the connection was closed"));
     this.#listener?.connections.delete(this);
+    this.#closedRemotely.abort();
     this.reset(reason);
   }
 
@@ -126,7 +148,18 @@ export class SimulatedConnection implements ManagerConnection {
     listener.connections.delete(this);
     this.#wire.network.whenReachable(this.#host, this.#peer, () => {
       if (!listener.life.alive) return;
+      this.#closedRemotely.abort();
       for (const remote of remotes) remote.abort(new ShoalError("Canceled", "the connection was closed"));
+    });
+  }
+
+  /** By the manager: answered by the agent's host for as long as its process lives. */
+  #ping(answered: () => void): void {
+    const listener = this.#listener;
+    this.#wire.network.roundTrip(this.#peer, this.#host, () => {
+      if (!listener?.life.alive || !this.#life.alive || this.#closed) return;
+      this.#pings++;
+      answered();
     });
   }
 

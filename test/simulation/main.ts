@@ -3,10 +3,12 @@
  *
  *   npm run simulate -- [--seeds 1000] [--first 1] [--hours H] [--managers M] [--jobs J] [--keep-going]
  *   npm run simulate -- --seed S [--hours H] [--managers M] [--trace]
+ *
+ * --hours is the virtual time with users and faults in each run; then comes peace, until everything has come right.
  */
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
-import { Worker } from "node:worker_threads";
+import { replay, runSeeds } from "./pool.ts";
 import { type RunOptions, type RunResult, simulate } from "./run.ts";
 
 const { values } = parseArgs({
@@ -16,11 +18,13 @@ const { values } = parseArgs({
     seed: { type: "string" },
     hours: { type: "string" },
     managers: { type: "string" },
-    jobs: { type: "string", default: String(Math.min(4, availableParallelism())) },
+    jobs: { type: "string", default: String(Math.min(8, availableParallelism())) },
     trace: { type: "boolean", default: false },
     "keep-going": { type: "boolean", default: false },
   },
 });
+
+const progressEveryMs = 5_000;
 
 const options: RunOptions = {
   ...(values.hours !== undefined && { hours: number("hours", values.hours) }),
@@ -50,55 +54,32 @@ async function one(seed: number): Promise<void> {
 
 async function many(first: number, seeds: number, jobs: number): Promise<void> {
   const startedAt = performance.now();
+  let shownAt = startedAt;
   let hours = 0;
   let done = 0;
-  let next = first;
-  let shownAt = startedAt;
-  const failed: RunResult[] = [];
-  const take = () => (next < first + seeds && (failed.length === 0 || values["keep-going"]) ? next++ : undefined);
-  const rate = () => `${Math.round((hours * 60_000) / (performance.now() - startedAt))} cluster-hours a minute`;
-  const finished = (result: RunResult) => {
+  let failed = 0;
+  const so = () => {
+    const perMinute = Math.round((hours * 60_000) / (performance.now() - startedAt));
+    return `${done} of ${seeds} seeds, ${hours.toFixed(0)} cluster-hours, ${perMinute} a minute, ${failed} failed`;
+  };
+  const finished = (result: RunResult): boolean => {
     done++;
     hours += result.hours;
-    if (result.failure !== undefined) {
-      failed.push(result);
-      report(result, failed.length === 1);
+    if (result.failure !== undefined) report(result, ++failed === 1);
+    if (performance.now() > shownAt + progressEveryMs) {
+      shownAt = performance.now();
+      console.log(so());
     }
-    if (performance.now() < shownAt + 5_000) return;
-    shownAt = performance.now();
-    console.log(`${done} of ${seeds} seeds, ${hours.toFixed(0)} cluster-hours, ${rate()}`);
+    return failed === 0 || values["keep-going"];
   };
-  await Promise.all(Array.from({ length: Math.max(1, jobs) }, () => work(take, finished)));
-  console.log(`${done} seeds, ${hours.toFixed(1)} cluster-hours, ${rate()}: ${failed.length} failed`);
-  process.exitCode = failed.length === 0 ? 0 : 1;
+  await runSeeds({ first, seeds, jobs, run: options, finished });
+  console.log(so());
+  process.exitCode = failed === 0 ? 0 : 1;
 }
 
-/** One thread that runs seed after seed. */
-function work(take: () => number | undefined, finished: (result: RunResult) => void): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const worker = new Worker(new URL("./worker.ts", import.meta.url));
-    const go = () => {
-      const seed = take();
-      if (seed === undefined) void worker.terminate().then(() => resolve());
-      else worker.postMessage({ seed, options });
-    };
-    worker.on("message", (result: RunResult) => {
-      finished(result);
-      go();
-    });
-    worker.on("error", reject);
-    go();
-  });
-}
-
-function report({ seed, failure, last, shape }: RunResult, withTrace: boolean): void {
-  if (failure === undefined) return;
-  if (withTrace) console.log(last.join("\n"));
-  console.log(`seed ${seed} FAILED: ${failure}`);
-  const parameters = [
-    `--seed ${seed}`,
-    values.hours === undefined ? "" : ` --hours ${values.hours}`,
-    values.managers === undefined ? "" : ` --managers ${shape.managers}`,
-  ];
-  console.log(`replay: npm run simulate -- ${parameters.join("")} --trace`);
+function report(result: RunResult, withTrace: boolean): void {
+  if (result.failure === undefined) return;
+  if (withTrace) console.log(result.last.join("\n"));
+  console.log(`seed ${result.seed} FAILED: ${result.failure}`);
+  console.log(`replay: ${replay(result, options)}`);
 }

@@ -76,6 +76,12 @@ export class Network {
     this.#timeline.after(at - this.#timeline.now(), () => this.#arrive(from, to, flow, deliver));
   }
 
+  /** There and back, in one step where nothing is in the way: for what is sent every second. */
+  roundTrip(from: string, to: string, done: () => void): void {
+    const delayMs = this.delay(from, to) + this.delay(to, from);
+    this.#timeline.after(delayMs, () => (this.isCut(from, to) ? this.whenReachable(from, to, done) : done()));
+  }
+
   /** How long a message takes now, cuts aside. */
   delay(from: string, to: string): number {
     if (from === to) return 0;

@@ -10,9 +10,10 @@ import { nodeRoutes } from "../../src/api/nodes.ts";
 import { Router } from "../../src/api/router.ts";
 import { serviceRoutes } from "../../src/api/services.ts";
 import { taskRoutes } from "../../src/api/tasks.ts";
+import { ShoalError } from "../../src/lib/errors.ts";
 import type { Logger } from "../../src/lib/log.ts";
 import { watchRemovedNodes } from "../../src/manager/certificates/removed.ts";
-import { Manager } from "../../src/manager/manager.ts";
+import { type Fellows, Manager } from "../../src/manager/manager.ts";
 import type { NodeDescription } from "../../src/model/types.ts";
 import type { NodeIdentity, WeightedPeer } from "../../src/rpc/services.ts";
 import { type Election, takeLead } from "../../src/store/replica.ts";
@@ -227,7 +228,16 @@ export class SimulatedNode {
       ? new SimulatedElection({ shared, store, host: name, nodeId, life, dice: this.#dice, log })
       : await aloneElection(store, nodeId);
     const peers = () => managersIn(store, { nodeId, address: addressOf(name), weight: 1 });
-    const manager = new Manager({ nodeId, store, election, clock: life.clock, random, log, peers });
+    const manager = new Manager({
+      nodeId,
+      store,
+      election,
+      clock: life.clock,
+      random,
+      log,
+      peers,
+      ...(shared.isShared && { fellows: this.#fellows(life) }),
+    });
     await manager.start();
     const connections = new Set<SimulatedConnection>();
     watchRemovedNodes(store, (removed) => {
@@ -242,15 +252,35 @@ export class SimulatedNode {
     wire.network.whenReachable(name, name, () => shared.reconsider());
   }
 
+  /** The other managers, as far as they are only looked for. */
+  #fellows(life: Life): Fellows {
+    const { name, wire } = this.options;
+    return {
+      admits: refuse,
+      removeReplica: refuse,
+      connect: (address) => ({
+        ping: () =>
+          new Promise((resolve, reject) => {
+            wire.network.roundTrip(name, wire.hostOf(address), () => {
+              if (!life.alive) return;
+              if (wire.listener(address)) resolve();
+              else reject(new ShoalError("Unavailable", "connection refused"));
+            });
+          }),
+        close() {},
+      }),
+    };
+  }
+
   #context(store: Store, life: Life): ApiContext {
     const { nodeId, log } = this.options;
-    const refuse = () => Promise.reject(new Error("not part of the simulation"));
     const node: LocalNode = {
       info: () => ({ NodeID: nodeId, LocalNodeState: "active", ControlAvailable: true }),
       manager: () => ({
         nodeId,
         store,
         sealed: async () => {},
+        isReachable: () => true,
         logs: () => {
           throw new Error("not part of the simulation");
         },
@@ -262,6 +292,10 @@ export class SimulatedNode {
     };
     return { node, engineSocket: "/nonexistent", clock: life.clock, random: this.#dice.random, log };
   }
+}
+
+function refuse(): Promise<never> {
+  return Promise.reject(new Error("not part of the simulation"));
 }
 
 /** As the one of `SingleReplica`. */

@@ -248,6 +248,11 @@ export class Workload {
       const MemoryBytes = dice.pick([0, gibibyte / 4, 2 * gibibyte]);
       TaskTemplate.Resources = { Reservations: { NanoCPUs, MemoryBytes } };
     }
+    if (dice.chance(0.1)) {
+      const PublishedPort = dice.pick([8080, 8081]);
+      const Ports = [{ Protocol: "tcp" as const, TargetPort: 80, PublishedPort, PublishMode: "host" as const }];
+      return { ...spec, TaskTemplate, EndpointSpec: { Ports: dice.chance(0.5) ? Ports : [] } };
+    }
     if (dice.chance(0.1)) TaskTemplate.ForceUpdate = (task.ForceUpdate ?? 0) + 1;
     return { ...spec, TaskTemplate };
   }
@@ -256,8 +261,9 @@ export class Workload {
 type NodeShape = { Availability?: NodeAvailability; Labels?: Record<string, string> };
 
 /** Whether it runs by itself for good on any nodes, and no failed update stands in its way. */
-function isHealthy({ TaskTemplate: task }: ServiceSpec, update: string | undefined): boolean {
+function isHealthy({ TaskTemplate: task, EndpointSpec }: ServiceSpec, update: string | undefined): boolean {
   return (
+    !EndpointSpec?.Ports?.length &&
     lastingImages.has(task?.ContainerSpec?.Image ?? "") &&
     (task?.RestartPolicy?.Condition ?? "any") === "any" &&
     !task?.RestartPolicy?.MaxAttempts &&
@@ -285,18 +291,21 @@ function healthy(spec: ServiceSpec): ServiceSpec {
       Resources: {},
       ForceUpdate: (task?.ForceUpdate ?? 0) + 1,
     },
+    EndpointSpec: {},
     UpdateConfig: { ...spec.UpdateConfig, FailureAction: "continue" },
   };
 }
 
-function summary({ Mode, TaskTemplate }: ServiceSpec): string {
+function summary({ Mode, TaskTemplate, EndpointSpec }: ServiceSpec): string {
   const { Placement, RestartPolicy, Resources } = TaskTemplate ?? {};
+  const port = EndpointSpec?.Ports?.[0]?.PublishedPort;
   const parts = [
     Mode?.Global ? "global" : `x${Mode?.Replicated?.Replicas ?? 1}`,
     TaskTemplate?.ContainerSpec?.Image,
     RestartPolicy?.Condition !== "any" && RestartPolicy?.Condition,
     Placement?.Constraints?.join(),
     Placement?.MaxReplicas && `max ${Placement.MaxReplicas}`,
+    port && `port ${port}`,
     Resources?.Reservations?.NanoCPUs && `${Resources.Reservations.NanoCPUs / 1e9} CPUs`,
   ];
   return parts.filter(Boolean).join(" ");

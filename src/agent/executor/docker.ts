@@ -12,6 +12,7 @@ import type { Clock, Timer } from "../../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
+import { markOwn } from "../../model/own-node.ts";
 import type { AssignedTask, NodeDescription } from "../../model/types.ts";
 import type { LogMessage, LogOptions } from "../../rpc/services.ts";
 import { nodeDescription } from "../description.ts";
@@ -79,7 +80,7 @@ export class DockerExecutor implements Executor {
   }
 
   async describe(): Promise<NodeDescription> {
-    return nodeDescription(await this.#options.engine.info());
+    return markOwn(nodeDescription(await this.#options.engine.info()));
   }
 
   start(listener: ExecutorListener): void {

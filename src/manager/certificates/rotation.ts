@@ -20,7 +20,7 @@ import { awaitsSigning } from "./service.ts";
 const batchSize = 30;
 const batchEveryMs = 3_000;
 /** A node that was given a certificate of the new root has so long to come back with it before it is asked anew. */
-const returnWithinMs = 15_000;
+const returnWithinMs = 5_000;
 
 /** @param random of the new join tokens */
 export function rootRotationPlanner(random: Random): Planner {

@@ -4,7 +4,8 @@
  * A certificate is stored only beside the request that it was made for: a node that asked again meanwhile gets the
  * certificate of its newer key.
  */
-import { RootAuthority, type RootMaterial } from "../../ca/root.ts";
+import { RootAuthority } from "../../ca/root.ts";
+import { issuingRoot } from "../../ca/rotation.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
@@ -87,7 +88,8 @@ export class CertificateSigner {
     if (signed.size === 0) return { changes: 0, again: ids.slice(signaturesPerRun) };
     const changes = await store.update((tx) => {
       // Where the root is another one by now, what the one before signed may be of no more use.
-      if (issuingRoot(tx.cluster() ?? cluster).certificate !== issuingRoot(cluster).certificate) return undefined;
+      if (issuingRoot((tx.cluster() ?? cluster).RootCA).certificate !== issuingRoot(cluster.RootCA).certificate)
+        return undefined;
       let written = 0;
       for (const [id, certificate] of signed) {
         const node = tx.get("nodes", id);
@@ -125,7 +127,7 @@ export class CertificateSigner {
   }
 
   async #authorityOf(cluster: Cluster): Promise<RootAuthority> {
-    const root = issuingRoot(cluster);
+    const root = issuingRoot(cluster.RootCA);
     const { certificate, crossSigned } = root;
     if (this.#authority?.root !== certificate || this.#authority.crossSigned !== crossSigned) {
       this.#authority = { root: certificate, crossSigned, opened: RootAuthority.open(root) };
@@ -137,11 +139,4 @@ export class CertificateSigner {
       throw new ShoalError("Internal", "the cluster's root certificate or its key can't be read", { cause });
     }
   }
-}
-
-/** The root that signs now: while the cluster's is being replaced, the new one. */
-function issuingRoot({ RootCA }: Cluster): RootMaterial {
-  const { Certificate, Key, Rotation } = RootCA;
-  if (!Rotation) return { certificate: Certificate, key: Key };
-  return { certificate: Rotation.Certificate, key: Rotation.Key, crossSigned: Rotation.CrossSigned };
 }

@@ -251,7 +251,7 @@ export class Dispatcher implements DispatcherService {
 
   /** Nodes that are this manager's, but have no session: a grace to come back. */
   #awaitOwnNodes(): void {
-    const graceMs = this.#isAlone() ? this.#graceMs() * startGraceFactor : restartGraceMs;
+    const graceMs = this.#startGraceMs();
     for (const { ID: id, SessionManager: manager, Status } of this.#options.store.view.all("nodes")) {
       if (manager !== this.#options.nodeId || Status.State === "down" || this.#sessions.has(id)) continue;
       this.#liveness.beat(id, graceMs);
@@ -265,8 +265,8 @@ export class Dispatcher implements DispatcherService {
     }
     // A manager that has just started can't know for how long the agents have been without any.
     const sinceStartMs = this.#options.clock.now() - this.#startedAt;
-    const graceMs = Math.max(takeoverGraceMs, restartGraceMs - sinceStartMs);
-    this.#takeover.begin(this.#isAlone() ? this.#graceMs() * startGraceFactor : graceMs);
+    const graceMs = this.#startGraceMs();
+    this.#takeover.begin(Math.max(takeoverGraceMs, graceMs - sinceStartMs), graceMs);
   }
 
   #contactChanged(inTouch: boolean): void {
@@ -371,6 +371,11 @@ export class Dispatcher implements DispatcherService {
   #periodMs(): number {
     const periodNs = this.#options.store.view.cluster()?.Spec.Dispatcher?.HeartbeatPeriod;
     return periodNs ? periodNs / 1e6 : defaultPeriodMs;
+  }
+
+  /** How long nodes are waited for that have had no manager for a time that is not known. */
+  #startGraceMs(): number {
+    return this.#isAlone() ? this.#graceMs() * startGraceFactor : restartGraceMs;
   }
 
   #graceMs(): number {

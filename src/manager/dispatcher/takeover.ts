@@ -14,10 +14,11 @@ import type { Node } from "../../model/types.ts";
 import type { Fence, Store } from "../../store/store.ts";
 
 /**
- * An agent notices within three seconds that its manager is gone, and is with another one at once. It is let less
- * time than a task of a dead node may be missing for.
+ * From the moment in which the manager is known to be gone: three seconds after it died, four after it was cut off
+ * (`roles/reachability.ts`). An agent knows of the former at once, of the latter within 3.5 s, and is with another
+ * manager as soon as it does.
  */
-export const takeoverGraceMs = 3_500;
+export const takeoverGraceMs = 1_500;
 const retryMs = 1_000;
 
 export interface TakeoverOptions {
@@ -45,10 +46,15 @@ export class Takeover {
     this.#options = options;
   }
 
-  /** This manager leads from now on: all nodes without a manager get the grace, also those that never had one. */
-  begin(graceMs: number): void {
+  /**
+   * This manager leads from now on.
+   * @param leftGraceMs of nodes whose manager is gone
+   * @param newGraceMs of nodes that have never been with one
+   */
+  begin(leftGraceMs: number, newGraceMs: number): void {
     for (const node of this.#options.store.view.all("nodes")) {
-      if (node.SessionManager === undefined || this.#isLeft(node)) this.#adopt(node, graceMs);
+      if (node.SessionManager === undefined) this.#adopt(node, newGraceMs);
+      else if (this.#isLeft(node)) this.#adopt(node, leftGraceMs);
     }
   }
 

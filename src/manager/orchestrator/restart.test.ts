@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { rfc3339 } from "../../lib/clock.ts";
 import type { Task, TaskState } from "../../model/types.ts";
-import { mayRestart, type RestartRules, releaseTime, restartRules } from "./restart.ts";
+import { mayRestart, type RestartRules, releaseTime, restartRules, startTime } from "./restart.ts";
+import { newestTask } from "./slot.ts";
 
 const start = Date.UTC(2026, 0, 1);
 
@@ -78,4 +79,19 @@ test("a stopping task is waited for by its own grace period, and not at all wher
   assert.equal(releaseTime(told, rules(), true), 0);
   assert.equal(releaseTime(task("pending", 0), rules(), false), 0);
   assert.equal(releaseTime(task("failed", 0), rules(), false), 0);
+});
+
+const hourMs = 3_600_000;
+
+test("a new leader does not wait for what one with a clock far ahead has meant", () => {
+  const delayed = (createdMs: number) => task("new", createdMs, { StartAfter: rfc3339(start + createdMs + 5_000) });
+  assert.equal(startTime(delayed(0), start), start + 5_000);
+  assert.equal(startTime(delayed(2_000), start), start + 7_000, "clocks are never quite the same");
+  assert.equal(startTime(delayed(hourMs), start), 0);
+});
+
+test("the task of the newest spec is the newest, whatever the clock of the leader that made it said", () => {
+  const old = task("complete", hourMs, { ID: "old", SpecVersion: { Index: 1 } });
+  const current = task("running", 0, { ID: "current", SpecVersion: { Index: 2 } });
+  assert.equal(newestTask([old, current])?.ID, "current");
 });

@@ -18,6 +18,8 @@ const defaultDelayMs = 5_000;
 const defaultStopGraceMs = 10_000;
 /** Over the stop grace period, for the agent to act and report; the default grace makes it Swarm's minute. */
 const stopMarginMs = 50_000;
+/** Managers' clocks may differ by this much (and should not). */
+const clockToleranceMs = 10_000;
 
 export interface RestartRules {
   readonly condition: "none" | "on-failure" | "any";
@@ -74,9 +76,20 @@ export function statusTime(task: Task): number {
   return parseRfc3339(task.Status.AppliedAt ?? task.Status.Timestamp);
 }
 
-/** When a replacement may start: never before its delay is over. 0 for tasks that are no replacements. */
-export function startTime(task: Task): number {
-  return parseRfc3339(task.StartAfter);
+/**
+ * When a replacement may start: never before its delay is over. 0 for tasks that are no replacements, and for those
+ * that were made by a manager whose clock was far ahead: a new leader does not wait for what that one meant.
+ */
+export function startTime(task: Task, now: number): number {
+  return pastTime(parseRfc3339(task.CreatedAt), now) === 0 ? 0 : parseRfc3339(task.StartAfter);
+}
+
+/**
+ * A stored time of something that has happened. Managers write times by their own clocks: one that is further ahead
+ * than clocks may differ says nothing by this manager's clock, and is 0, so that nothing waits for it.
+ */
+export function pastTime(time: number, now: number): number {
+  return time > now + clockToleranceMs ? 0 : time;
 }
 
 /**

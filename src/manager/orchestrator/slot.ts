@@ -52,10 +52,13 @@ export function newestTask(tasks: readonly Task[]): Task | undefined {
   return newest;
 }
 
-/** By creation; within a millisecond by spec revision, and by id only to be the same each time. */
+/**
+ * By spec revision, which only grows; then by creation (leaders' clocks differ, so it comes second); and by id only to
+ * be the same each time.
+ */
 export function isNewer(left: Task, right: Task): boolean {
-  if (left.CreatedAt !== right.CreatedAt) return left.CreatedAt > right.CreatedAt;
   if (left.SpecVersion.Index !== right.SpecVersion.Index) return left.SpecVersion.Index > right.SpecVersion.Index;
+  if (left.CreatedAt !== right.CreatedAt) return left.CreatedAt > right.CreatedAt;
   return left.ID > right.ID;
 }
 
@@ -151,16 +154,17 @@ class Settlement {
   #restart(task: Task, blocked: boolean): void {
     const plan = this.#plan;
     const ended = isTerminal(task.Status.State);
-    if (ended && startTime(task) > plan.now) {
+    const ownStart = startTime(task, plan.now);
+    if (ended && ownStart > plan.now) {
       // It did not even live until its own start: its delay is over first (no tight loop over a missing image).
-      plan.lookAgain(startTime(task));
+      plan.lookAgain(ownStart);
       return;
     }
     this.#stops.push(task);
     const rules = plan.rulesOf(task);
     if (!mayRestart(task, this.#slot.tasks, rules, plan.now)) return;
     const delayMs = plan.isDrained(task.NodeID) ? 0 : rules.delayMs;
-    const startAfter = Math.max(plan.now + delayMs, startTime(task));
+    const startAfter = Math.max(plan.now + delayMs, ownStart);
     const readyAt = Math.max(startAfter, lastRelease(plan, this.#slot, this.#stops));
     plan.lookAgain(readyAt);
     const desired = readyAt <= plan.now && !blocked ? "running" : "ready";
@@ -170,7 +174,7 @@ class Settlement {
   /** Lets a prepared task run when its delay is over and nothing else can still be running. */
   #promote(task: Task, blocked: boolean): void {
     if (task.DesiredState !== "ready" || blocked) return;
-    const readyAt = Math.max(startTime(task), lastRelease(this.#plan, this.#slot, this.#stops));
+    const readyAt = Math.max(startTime(task, this.#plan.now), lastRelease(this.#plan, this.#slot, this.#stops));
     if (readyAt <= this.#plan.now) this.#plan.changes.push(promote(task));
     else this.#plan.lookAgain(readyAt);
   }

@@ -221,6 +221,20 @@ describe("rolling update", () => {
   });
 });
 
+test("an update is not held up by a manager whose clock is an hour ahead", async () => {
+  const world = await running(web(3, { Parallelism: 1, Delay: second, FailureAction: "continue" }));
+  world.store.watch(({ changes }) => {
+    for (const { table, after } of changes) {
+      if (table !== "tasks" || after?.Status.State !== "running" || after.SpecVersion.Index !== 2) continue;
+      const AppliedAt = new Date(world.clock.now() + 3_600_000).toISOString();
+      if (after.Status.AppliedAt !== AppliedAt) void world.report(after.ID, "running", { AppliedAt });
+    }
+  });
+  await world.setImage("web", "two");
+  await world.until(() => isSettled(world), 120_000);
+  assert.deepEqual(images(world), ["two", "two", "two"]);
+});
+
 describe("update failures", () => {
   test("pause: the update stops, what runs goes on running", async () => {
     const world = await running(web(3), { bad: { rejected: true } });

@@ -16,7 +16,7 @@
 import { parseRfc3339 } from "../../lib/clock.ts";
 import { isTerminal } from "../../model/state.ts";
 import { type Service, type SpecRevision, specKey, type Task, type UpdateStatus } from "../../model/types.ts";
-import { statusTime, toMs } from "./restart.ts";
+import { pastTime, statusTime, toMs } from "./restart.ts";
 import type { ServicePlan } from "./service-plan.ts";
 import { fillSlot, isNewer, type Slot, settleSlot } from "./slot.ts";
 
@@ -154,8 +154,14 @@ class Update {
     }
   }
 
-  /** When the update was through with a slot: its new task ran or failed. Undefined: not yet. */
+  /** When the update was through with a slot, by this manager's clock. Undefined: not yet. */
   #doneAt(slot: Slot, made: Task): number | undefined {
+    const time = this.#settledAt(slot, made);
+    return time === undefined ? undefined : pastTime(time, this.#plan.now);
+  }
+
+  /** When the slot's new task ran or failed, by the clock of the manager that heard of it. */
+  #settledAt(slot: Slot, made: Task): number | undefined {
     if (made.RunningSince !== undefined) return parseRfc3339(made.RunningSince);
     if (made.Status.State === "running" || this.#hasFailed(made)) return statusTime(made);
     if (slot.live.length === 0) return 0;

@@ -62,6 +62,11 @@ interface Pending {
   readonly told: PromiseWithResolvers<number>;
 }
 
+interface Loaded {
+  readonly revision: number;
+  readonly records: readonly StoredRecord[];
+}
+
 type Ids = Record<TableName, Set<string>>;
 
 /** All revisions in here are etcd's but where they leave: there the offset is added. */
@@ -76,6 +81,7 @@ export class EtcdBackend implements Backend {
   #delivered = 0;
   /** Revision of this manager's marker; 0: there is none yet. */
   #marker = 0;
+  #filled: Loaded | undefined;
   #pending: Pending | undefined;
   /** When the first call began that no leader has answered, if none has since. */
   #leaderlessSince: number | undefined;
@@ -92,8 +98,15 @@ export class EtcdBackend implements Backend {
     this.#known = Object.fromEntries(tableNames.map((name) => [name, new Set()])) as Ids;
   }
 
-  async load() {
-    const { revision, records } = await this.#snapshot();
+  /** The store was just written by this manager, so it need not be read for `load`. */
+  filled(content: Loaded, offset: number): void {
+    this.#offset = offset;
+    this.#filled = { revision: content.revision - offset, records: content.records };
+  }
+
+  async load(): Promise<Loaded> {
+    const { revision, records } = this.#filled ?? (await this.#snapshot());
+    this.#filled = undefined;
     for (const { table, object } of records) this.#known[table].add(object.ID);
     this.#delivered = revision;
     return { revision: revision + this.#offset, records };

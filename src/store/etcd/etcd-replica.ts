@@ -128,7 +128,7 @@ export class EtcdReplica implements Replica {
 
   /** Writes what a single manager's store has into this founded, empty one: its revisions go on from there. */
   async fill(source: Source): Promise<void> {
-    await fill(this.#client, this.#cipher, source);
+    this.#backend.filled(await fill(this.#client, this.#cipher, source), source.revision);
   }
 
   elect(store: Store): Promise<Election> {
@@ -238,10 +238,10 @@ export class EtcdReplica implements Replica {
   }
 
   async #answers(isReady: (status: StatusResponse) => boolean, limitMs: number): Promise<void> {
-    const { clock } = this.#options;
+    const { clock, signal } = this.#options;
     const end = clock.now() + limitMs;
     let last: unknown;
-    while (clock.now() < end && !this.#removed.signal.aborted) {
+    while (clock.now() < end && !this.#removed.signal.aborted && !signal?.aborted) {
       try {
         if (isReady(await this.#client.call(callMs, (options) => this.#client.maintenance.status({}, options)))) return;
         last = new Error("it has no leader, or no vote yet");

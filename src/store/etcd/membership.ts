@@ -6,12 +6,12 @@
  */
 import type { CallOptions } from "@connectrpc/connect";
 import { type Clock, sleep } from "../../lib/clock.ts";
-import { messageOf, ShoalError } from "../../lib/errors.ts";
+import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ReplicaMember } from "../replica.ts";
 import { type EtcdClient, EtcdFailure, noLeader, retried } from "./client.ts";
-import type { Member } from "./gen/etcd_pb.js";
-import { endOf, memberKey, memberPrefix } from "./keys.ts";
+import type { Member, RequestOp } from "./gen/etcd_pb.js";
+import { endOf, headKey, memberKey, memberPrefix } from "./keys.ts";
 import { bytesOf, deleteOp, putOp, txn } from "./wire.ts";
 
 const callMs = 2_000;
@@ -37,7 +37,11 @@ export interface MembershipOptions {
   readonly removed: AbortSignal;
 }
 
-type EtcdMember = ReplicaMember & { readonly id: bigint };
+interface EtcdMember extends ReplicaMember {
+  readonly id: bigint;
+  /** It has started at least once. */
+  readonly started: boolean;
+}
 
 export class Membership {
   readonly #options: MembershipOptions;
@@ -63,13 +67,16 @@ export class Membership {
     return members.map((member) => {
       const peerAddress = addressOf(member);
       const nodeId = member.name || (expected.get(peerAddress) ?? "");
-      return { id: member.id, nodeId, peerAddress, voter: !member.isLearner };
+      return { id: member.id, nodeId, peerAddress, voter: !member.isLearner, started: member.name !== "" };
     });
   }
 
+  /**
+   * A node that comes once more begins with an empty disk: as a new member, since the votes of the one that it was are
+   * lost.
+   */
   async add(nodeId: string, peerAddress: string): Promise<void> {
     const { client, clock } = this.#options;
-    await this.#ask((options) => client.kv.txn(txn([], [putOp(memberKey(nodeId), bytesOf(peerAddress))]), options));
     const start = clock.now();
     await retried(
       clock,
@@ -77,8 +84,10 @@ export class Membership {
       async () => {
         const members = await this.members();
         const same = members.find((member) => member.nodeId === nodeId);
-        if (same?.peerAddress === peerAddress) return;
-        if (same) await this.#removeMember(same.id);
+        if (same && same.peerAddress === peerAddress && !same.started) return;
+        if (same) await this.remove(nodeId);
+        const expected = txn([], [putOp(memberKey(nodeId), bytesOf(peerAddress))]);
+        await client.call(callMs, (options) => client.kv.txn(expected, options));
         const request = { peerUrls: [urlOf(peerAddress)], isLearner: true };
         try {
           await client.call(callMs, (options) => client.cluster.memberAdd(request, options));
@@ -93,11 +102,25 @@ export class Membership {
         isTooManyLearners(last)
           ? new ShoalError("Unavailable", "another manager is still joining, try again later", { cause: last })
           : noLeader(last),
+      // A member that can't be taken out for its successor.
+      (error) => isShoalError(error, "FailedPrecondition"),
     );
     if (!this.#promoting.has(nodeId)) {
       const promoting = this.#promote(nodeId).finally(() => this.#promoting.delete(nodeId));
       this.#promoting.set(nodeId, promoting);
     }
+  }
+
+  /** Another node had this address before, and could not say that it has gone. */
+  async #staleNames(nodeId: string, peerAddress: string): Promise<RequestOp[]> {
+    const { client } = this.#options;
+    const range = { key: bytesOf(memberPrefix), rangeEnd: bytesOf(endOf(memberPrefix)) };
+    const { kvs } = await this.#ask((options) => client.kv.range(range, options));
+    return kvs
+      .filter(({ key, value }) => {
+        return Buffer.from(value).toString() === peerAddress && Buffer.from(key).toString() !== memberKey(nodeId);
+      })
+      .map(({ key }) => deleteOp(Buffer.from(key).toString()));
   }
 
   async promoteReady(): Promise<void> {
@@ -115,6 +138,8 @@ export class Membership {
 
   async remove(nodeId: string): Promise<void> {
     const { client, activePeers } = this.#options;
+    // Without a quorum this is answered at once, and not after each step has been tried.
+    await this.#ask((options) => client.kv.range({ key: bytesOf(headKey), countOnly: true }, options));
     const members = await this.members();
     const member = members.find((candidate) => candidate.nodeId === nodeId);
     if (member) {

@@ -33,6 +33,8 @@ export interface EtcdReplicaOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** Ends a start that is under way. */
+  readonly signal?: AbortSignal;
   /** Told once if this member has been removed from the cluster by others: its data is of no more use. */
   readonly onRemoved?: () => void;
 }

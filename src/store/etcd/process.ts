@@ -5,9 +5,9 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants, existsSync } from "node:fs";
-import { access, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { access, type FileHandle, mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { delimiter, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { Backoff } from "../../lib/backoff.ts";
 import { type Clock, sleep, type Timer, within } from "../../lib/clock.ts";
@@ -104,13 +104,16 @@ export class EtcdProcess {
   readonly #program: string;
   /** Makes the kernel end etcd when we end; part of Debian's base system. */
   readonly #setpriv: string | undefined;
+  /** The private key of its peer connections: etcd reads it through a descriptor that it inherits. */
+  readonly #key: FileHandle;
   readonly #backoff: Backoff;
   #state: State = { kind: "stopped" };
   #forceNewCluster: boolean;
   #stopping = false;
   #lastFatal = "";
 
-  private constructor(options: EtcdProcessOptions, program: string, setpriv: string | undefined) {
+  private constructor(options: EtcdProcessOptions, program: string, setpriv: string | undefined, key: FileHandle) {
+    this.#key = key;
     this.#options = options;
     this.#program = program;
     this.#setpriv = setpriv;
@@ -128,7 +131,8 @@ export class EtcdProcess {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await endOrphan(directory, options.clock, options.log);
     await writeTlsFiles(options);
-    const process = new EtcdProcess(options, program, await findProgram("setpriv"));
+    const key = await unnamedFile(directory, options.certificate.key);
+    const process = new EtcdProcess(options, program, await findProgram("setpriv"), key);
     await process.#spawn();
     return process;
   }
@@ -163,6 +167,7 @@ export class EtcdProcess {
       }
     }
     this.#state = { kind: "stopped" };
+    await this.#key.close();
     await rm(pidFile(this.#options.directory), { force: true });
   }
 
@@ -175,7 +180,7 @@ export class EtcdProcess {
     if (this.#setpriv) command.unshift(this.#setpriv, "--pdeathsig", "KILL");
     const child = spawn(command[0]!, command.slice(1), {
       cwd: directory,
-      stdio: ["ignore", "ignore", "pipe"],
+      stdio: ["ignore", "ignore", "pipe", this.#key.fd],
       env: {
         PATH: process.env.PATH,
         // It shares the machine with the tasks: a few threads, and memory rather collected than kept.
@@ -195,7 +200,7 @@ export class EtcdProcess {
         resolve();
       });
     });
-    createInterface({ input: child.stderr }).on("line", (line) => this.#heard(line));
+    createInterface({ input: child.stderr! }).on("line", (line) => this.#heard(line));
     this.#state = { kind: "running", child, ended };
     void ended.then(() => this.#onEnded(startedAt));
     if (child.pid !== undefined) await writeFile(pidFile(directory), `${child.pid}\n`, { mode: 0o600 });
@@ -242,7 +247,7 @@ export class EtcdProcess {
       "initial-cluster-state": bootstrap.state,
       "initial-cluster": bootstrap.members.map((member) => `${member.name}=${member.url}`).join(","),
       "peer-cert-file": tls.certificate,
-      "peer-key-file": tls.key,
+      "peer-key-file": "/proc/self/fd/3", // see `unnamedFile`
       "peer-trusted-ca-file": tls.trustedCA,
       "peer-client-cert-auth": "true",
       // A manager may speak from another address than the one that it is reached at; its certificate is enough.
@@ -283,7 +288,6 @@ function parseLogLine(line: string): { level: string; msg: string; error: string
 function tlsPaths(directory: string) {
   return {
     certificate: join(directory, "peer.crt"),
-    key: join(directory, "peer.key"),
     trustedCA: join(directory, "peer-ca.crt"),
   };
 }
@@ -295,8 +299,26 @@ async function writeTlsFiles({ directory, certificate, trustedCA }: EtcdProcessO
     await writeFile(path, content, { mode: 0o600 });
   };
   await write(paths.certificate, certificate.certificate);
-  await write(paths.key, certificate.key);
   await write(paths.trustedCA, trustedCA);
+}
+
+/**
+ * A file that has no name any more, in memory where the machine has a place for that: etcd takes its key only from a
+ * file, and it must not be found on the disk of a locked manager, nor of one that lost its power.
+ */
+async function unnamedFile(directory: string, content: string): Promise<FileHandle> {
+  const memory = "/dev/shm";
+  const place = await access(memory, constants.W_OK).then(
+    () => memory,
+    () => directory,
+  );
+  const path = join(await mkdtemp(join(place, "shoal-")), "key");
+  try {
+    await writeFile(path, content, { mode: 0o600, flag: "wx" });
+    return await open(path, "r");
+  } finally {
+    await rm(dirname(path), { recursive: true, force: true });
+  }
 }
 
 /** Ends an etcd that a killed manager left behind on this directory. */
