@@ -12,7 +12,7 @@ const minuteMs = 60_000;
 const layers = [
   { name: "check", limitMs: 5 * minuteMs },
   { name: "test:unit", limitMs: 8 * minuteMs },
-  { name: "test:simulation", limitMs: 5 * minuteMs },
+  { name: "test:simulation", limitMs: 10 * minuteMs },
   { name: "test:cluster", limitMs: 25 * minuteMs },
   { name: "test:clients", limitMs: 15 * minuteMs },
 ];

@@ -4,6 +4,7 @@ import { request as httpRequest, type IncomingMessage, type ServerResponse } fro
 import { after, beforeEach, test } from "node:test";
 import { FakeClock } from "../lib/fake-clock.ts";
 import { specKey } from "../model/types.ts";
+import { takeLead } from "../store/replica.ts";
 import type { Store } from "../store/store.ts";
 import { aNode, type Fixture, startFixture } from "./http-fixture.test.ts";
 
@@ -119,7 +120,6 @@ test("updates say what has changed, removals that it is gone; tasks and specs ha
       ...tx.get("nodes", "n2")!,
       Spec: { Role: "manager", Availability: "drain" },
       Status: { State: "down" },
-      ManagerStatus: { Leader: false, Reachability: "unreachable" },
     }),
   );
   await store().update((tx) => {
@@ -154,13 +154,27 @@ test("updates say what has changed, removals that it is gone; tasks and specs ha
           "availability.new": "drain",
           "state.old": "ready",
           "state.new": "down",
-          "leader.old": "true",
-          "leader.new": "false",
-          "reachability.old": "reachable",
-          "reachability.new": "unreachable",
         },
       ],
       ["service", "remove", { name: "web" }],
+    ],
+  );
+});
+
+test("the lead's passing from one manager to another is an update of both", async () => {
+  await fixture.node.init({});
+  for (const id of ["m1", "m2"]) await store().update((tx) => tx.create("nodes", aNode(id)));
+  await takeLead(store(), "m1");
+  const stream = await openStream();
+  await takeLead(store(), "m1"); // again by the same one: no event
+  await takeLead(store(), "m2");
+  const events = (await stream.lines(2)).map((text) => JSON.parse(text) as Event);
+  stream.close();
+  assert.deepEqual(
+    events.map(({ Type, Action, Actor }) => [Type, Action, Actor.ID, Actor.Attributes]),
+    [
+      ["node", "update", "m1", { name: "box", "leader.old": "true", "leader.new": "false" }],
+      ["node", "update", "m2", { name: "box", "leader.old": "false", "leader.new": "true" }],
     ],
   );
 });

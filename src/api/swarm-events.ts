@@ -5,8 +5,9 @@
  */
 import type { Clock } from "../lib/clock.ts";
 import { parseRfc3339 } from "../lib/clock.ts";
-import type { Node, Service, ServiceSpec } from "../model/types.ts";
+import type { Lock, Node, Service, ServiceSpec } from "../model/types.ts";
 import type { Change, Commit, View } from "../store/store.ts";
+import { leadLock } from "../store/view.ts";
 import type { ActiveManager, LocalNode } from "./context.ts";
 import { nodeName } from "./lookup.ts";
 
@@ -75,12 +76,27 @@ export class SwarmEvents {
 /** The events of one commit. `now` is the time of removals, which no object tells. */
 export function* eventsOf(commit: Commit, view: View, now: number): Iterable<SwarmEvent> {
   for (const change of commit.changes) {
+    if (change.table === "locks" && change.id === leadLock) yield* leadEvents(change.before, change.after, view, now);
     const actor = actorOf(change, commit, view);
     const object = change.after ?? change.before;
     if (!actor || !object) continue;
     const Action = !change.before ? "create" : !change.after ? "remove" : "update";
     const atMs = Action === "remove" ? now : parseRfc3339(object.UpdatedAt);
     yield { Type: actor.type, Action, Actor: { ID: change.id, Attributes: actor.attributes }, atMs };
+  }
+}
+
+/** The lead has gone from one manager to another. */
+function* leadEvents(before: Lock | undefined, after: Lock | undefined, view: View, now: number): Iterable<SwarmEvent> {
+  if (!before || before.Holder === after?.Holder) return;
+  for (const [id, leads] of [
+    [before.Holder, false],
+    [after?.Holder, true],
+  ] as const) {
+    const node = id && view.get("nodes", id);
+    if (!node) continue;
+    const attributes = { name: nodeName(node), "leader.old": `${!leads}`, "leader.new": `${leads}` };
+    yield { Type: "node", Action: "update", Actor: { ID: node.ID, Attributes: attributes }, atMs: now };
   }
 }
 
@@ -115,10 +131,6 @@ function nodeAttributes(before: Node | undefined, after: Node | undefined): Reco
   changed(attributes, "availability", before.Spec.Availability, after.Spec.Availability);
   changed(attributes, "role", before.Role, after.Role);
   changed(attributes, "state", before.Status.State, after.Status.State);
-  if (before.ManagerStatus && after.ManagerStatus) {
-    changed(attributes, "leader", `${before.ManagerStatus.Leader ?? false}`, `${after.ManagerStatus.Leader ?? false}`);
-    changed(attributes, "reachability", before.ManagerStatus.Reachability, after.ManagerStatus.Reachability);
-  }
   return attributes;
 }
 

@@ -13,6 +13,7 @@ describe("swarm addresses", () => {
     assert.equal(resolve("0.0.0.0:2377"), "0.0.0.0:2377");
     assert.equal(resolve("10.1.2.3"), "10.1.2.3:2377");
     assert.equal(resolve("eth0:4000"), "10.77.0.1:4000");
+    assert.equal(formatAddress(resolveAddress("eth0", one, "advertise address", 4000)), "10.77.0.1:4000");
     assert.equal(resolve("::1"), "[::1]:2377");
     assert.equal(resolve("[fd00::1]:99"), "[fd00::1]:99");
   });

@@ -21,9 +21,17 @@ export interface HostPort {
   readonly port: number;
 }
 
-/** `host`, `host:port`, `[v6]:port`; the host may be an interface's name. InvalidArgument otherwise. */
-export function resolveAddress(text: string, interfaces: Interfaces, what: string): HostPort {
-  const { host, port } = split(text, what);
+/**
+ * `host`, `host:port`, `[v6]:port`; the host may be an interface's name. InvalidArgument otherwise.
+ * @param defaultPort where the text has none
+ */
+export function resolveAddress(
+  text: string,
+  interfaces: Interfaces,
+  what: string,
+  defaultPort: number = defaultSwarmPort,
+): HostPort {
+  const { host, port } = split(text, what, defaultPort);
   if (isIP(host)) return { host, port };
   const named = interfaces[host];
   if (!named) {
@@ -88,11 +96,11 @@ function preferV4(entries: readonly InterfaceAddress[]): readonly InterfaceAddre
   return v4.length > 0 ? v4 : entries;
 }
 
-function split(text: string, what: string): HostPort {
+function split(text: string, what: string, defaultPort: number = defaultSwarmPort): HostPort {
   const bracketed = /^\[([^\]]+)\](?::(\d+))?$/.exec(text);
   const plain = isIP(text) === 6 ? [text, text, undefined] : /^([^:]+)(?::(\d+))?$/.exec(text);
   const match = bracketed ?? plain;
-  const port = match?.[2] === undefined ? defaultSwarmPort : Number(match[2]);
+  const port = match?.[2] === undefined ? defaultPort : Number(match[2]);
   if (!match?.[1] || port < 1 || port > 65535) {
     throw new ShoalError(
       "InvalidArgument",

@@ -74,7 +74,8 @@ export class Fellowship implements PeerService, Fellows {
 
   async joinStore(caller: Caller, { peerAddress }: JoinStoreRequest): Promise<ReplicaTicket> {
     const { store } = this.#options;
-    if (store.view.get("nodes", caller.nodeId)?.Role !== "manager") {
+    const node = store.view.get("nodes", caller.nodeId);
+    if (node?.Role !== "manager" || node.Spec.Role !== "manager") {
       throw new ShoalError("FailedPrecondition", "the node is not to be a manager");
     }
     const replica = await this.#shared();
@@ -232,18 +233,21 @@ export class Fellowship implements PeerService, Fellows {
   async #share(): Promise<EtcdReplica> {
     const { dataDirectory, log, state, store, replica, saveStore, onRemoved, clock } = this.#options;
     const options = etcdOptions({ ...this.#options, nodeId: state.nodeId }, state, onRemoved);
-    const founded = await EtcdReplica.found(options);
+    let founded: EtcdReplica | undefined;
     try {
+      const next = await EtcdReplica.found(options);
+      founded = next;
       const start = clock.now();
-      await replica.move(store, founded, async () => {
-        await founded.fill({ revision: store.view.revision, records: everythingIn(store) });
+      await replica.move(store, next, async () => {
+        await next.fill({ revision: store.view.revision, records: everythingIn(store) });
         await saveStore("etcd");
       });
       log.info("the store has moved into etcd", { durationMs: clock.now() - start });
     } catch (error) {
-      if (replica.place !== founded) {
+      // Until it has moved, nothing has happened.
+      if (!founded || replica.place !== founded) {
         await saveStore("lmdb");
-        await founded.stop();
+        await founded?.stop();
         await EtcdReplica.destroy(options);
       }
       throw error;

@@ -49,6 +49,7 @@ export function tasksDirectory(dataDirectory: string): string {
 
 /** A manager whose fellows are there has its store well within this. */
 const resumeLimitMs = 5_000;
+const removedPauseMs = 3_000;
 const promotionRetry = { baseMs: 500, maxMs: 10_000 };
 /** To say goodbye to the other managers. */
 const leaveLimitMs = 8_000;
@@ -188,6 +189,7 @@ export class Member {
 
   /** Takes this manager out of the others' store before it leaves the swarm; limited, and only where it can be. */
   async leaveStore(): Promise<void> {
+    this.#stopped.abort(new ShoalError("Canceled", "the node leaves"));
     const { clock, log } = this.#options;
     const { nodeId } = this.#state;
     const others = [...(this.#manager?.store.view.all("nodes") ?? [])].some((n) => n.ManagerStatus && n.ID !== nodeId);
@@ -260,7 +262,9 @@ export class Member {
       },
       onRemoved: () => {
         this.#removed = true;
+        // Most often its role is about to be taken away; if it is not, it comes back.
         this.#turn(() => this.#closeManager());
+        this.#turn(() => this.#becomeManager(removedPauseMs));
       },
     });
   }
@@ -271,12 +275,13 @@ export class Member {
     await within(this.#options.clock, resumeLimitMs, this.#turning, () => undefined);
   }
 
-  /** The node was promoted: tries until it is a manager, or is no longer to be one. */
-  async #becomeManager(): Promise<void> {
+  /** The node is to be a manager: tries until it is a manager, or is no longer to be one. */
+  async #becomeManager(pauseMs = 0): Promise<void> {
     const { clock, random, log } = this.#options;
     this.#attempt = new AbortController();
     const signal = AbortSignal.any([this.#stopped.signal, this.#attempt.signal]);
     const backoff = new Backoff(promotionRetry, random);
+    await sleep(clock, pauseMs, signal).catch(() => undefined); // ends by the condition
     while (!signal.aborted && this.#identity.role === "manager" && !this.#manager) {
       try {
         if (this.#removed) this.#state = withoutStore(this.#state); // if it is still to be one, it enters anew

@@ -8,7 +8,6 @@
  * of, and renamed before anything of that is removed; what a crash leaves in between is cleaned up at the next start.
  */
 import { rm } from "node:fs/promises";
-import { networkInterfaces } from "node:os";
 import type { ActiveManager, LocalNode, LocalNodeInfo } from "../api/context.ts";
 import { isLocked } from "../api/membership.ts";
 import { checkStillValid, readNodeCertificate } from "../ca/chain.ts";
@@ -18,29 +17,19 @@ import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { LoopReport } from "../lib/loop.ts";
 import type { Random } from "../lib/random.ts";
-import { inItsRole } from "../manager/roles/roles.ts";
 import type { SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
 import { PeerConnection } from "../rpc/peers.ts";
 import type { NodeIdentity } from "../rpc/services.ts";
-import { EtcdReplica } from "../store/etcd/etcd-replica.ts";
-import { Store } from "../store/store.ts";
-import {
-  defaultAdvertiseAddress,
-  defaultSwarmPort,
-  formatAddress,
-  type HostPort,
-  type Interfaces,
-  isUnspecified,
-  resolveAddress,
-} from "./address.ts";
+import { formatAddress } from "./address.ts";
+import { type AskedAddresses, addressesAsked, addressesOfInit, addressesOfJoin } from "./asked-addresses.ts";
 import { createCluster } from "./create-cluster.ts";
 import { NodeKeys } from "./data-key.ts";
 import { enterSwarm } from "./enter.ts";
 import { removeTaskContainers } from "./leave.ts";
 import { localAddressTowards } from "./local-address.ts";
 import { Member, tasksDirectory } from "./member.ts";
-import { dataKeyPath, etcdOptions, openSingle, removeStore } from "./open-store.ts";
-import { reissueOwn } from "./reissue.ts";
+import { dataKeyPath, removeStore } from "./open-store.ts";
+import { makeOnlyManager } from "./start-over.ts";
 import { type NodeState, StateFile, swarmDirectory } from "./state-file.ts";
 
 export interface SwarmNodeOptions {
@@ -176,11 +165,11 @@ export class SwarmNode implements LocalNode {
     const found = request.ForceNewCluster ? await this.#stateFile.load() : undefined;
     if (found?.kind === "member" && found.state.store) return await this.#startOver(request, found.state);
     if (this.#state.kind !== "inactive") throw new ShoalError("Unavailable", alreadyMember);
-    const { listen, advertise } = this.#addresses(request);
+    const { listen, advertise, dataPathAddress } = addressesOfInit(request);
     this.#state = { kind: "pending" };
     let member: Member | undefined;
     try {
-      const { state, identity } = await createCluster({
+      const { state: made, identity } = await createCluster({
         ...this.#options,
         request,
         listenAddress: formatAddress(listen),
@@ -188,6 +177,7 @@ export class SwarmNode implements LocalNode {
         identityFiles: this.#identityFiles,
         keys: this.#keys,
       });
+      const state = { ...made, ...(dataPathAddress && { dataPathAddress }) };
       member = await this.#member(state, identity);
       await member.ready(readyLimitMs);
       await this.#stateFile.save(member.state);
@@ -206,19 +196,21 @@ export class SwarmNode implements LocalNode {
     const present = this.#state;
     if (present.kind === "locked") throw new ShoalError("Unavailable", isLocked);
     if (present.kind !== "active" && present.kind !== "error") throw new ShoalError("Unavailable", alreadyMember);
-    const interfaces = networkInterfaces();
-    const advertise = advertiseAddress(request, interfaces);
+    const { listen, advertise } = addressesAsked(request);
     const advertised = advertise ? formatAddress(advertise) : before.advertiseAddress;
     const state: NodeState = {
       ...before,
-      listenAddress: formatAddress(listenAddress(request, interfaces)),
+      listenAddress: formatAddress(listen),
       advertiseAddress: advertised,
       managers: [{ nodeId: before.nodeId, address: advertised }],
     };
     this.#state = { kind: "pending" };
     try {
       if (present.kind === "active") await present.member.stop();
-      await this.#makeOnlyManager(state);
+      await makeOnlyManager(
+        { ...this.#options, identityFiles: this.#identityFiles, dataKey: this.#keys.dataKey },
+        state,
+      );
       await this.#stateFile.save(state);
       const member = await this.#takeUp(state);
       this.#state = { kind: "active", member };
@@ -230,37 +222,9 @@ export class SwarmNode implements LocalNode {
     }
   }
 
-  async #makeOnlyManager(state: NodeState): Promise<void> {
-    const { clock } = this.#options;
-    const { nodeId } = state;
-    const options = { ...this.#options, nodeId, dataKey: this.#keys.dataKey };
-    const replica =
-      state.store === "etcd"
-        ? await EtcdReplica.forceNewCluster(etcdOptions(options, state, () => {}))
-        : openSingle(options);
-    let store: Store | undefined;
-    try {
-      store = await Store.open(replica.backend, clock);
-      await store.update((tx) => {
-        for (const node of tx.all("nodes")) {
-          if (node.ID === nodeId || (node.Role === "worker" && node.Spec.Role === "worker")) continue;
-          tx.put("nodes", inItsRole({ ...node, Spec: { ...node.Spec, Role: "worker" } }));
-        }
-        const self = tx.get("nodes", nodeId);
-        if (self) tx.put("nodes", { ...self, ManagerStatus: { Addr: state.advertiseAddress } });
-      });
-      // Its own may have expired while it was away, and there is nobody else that could sign another.
-      const identity = await this.#identityFiles.load();
-      if (identity) await this.#identityFiles.save(await reissueOwn(store, identity, clock));
-    } finally {
-      await store?.close();
-      await replica.stop();
-    }
-  }
-
   async join(request: SwarmJoinRequest): Promise<void> {
     if (this.#state.kind !== "inactive") throw new ShoalError("Unavailable", alreadyMember);
-    const addresses = this.#addressesOfJoin(request);
+    const addresses = addressesOfJoin(request);
     const abort = new AbortController();
     const caller = { isTold: false };
     const entering = this.#enter(request, addresses, abort.signal, () => caller.isTold);
@@ -315,7 +279,7 @@ export class SwarmNode implements LocalNode {
   /** Everything from the token to the first session. */
   async #enter(
     request: SwarmJoinRequest,
-    { listen, advertise, dataPathAddress }: JoinAddresses,
+    { listen, advertise, dataPathAddress }: AskedAddresses,
     signal: AbortSignal,
     keepTrying: () => boolean,
   ): Promise<Member> {
@@ -355,7 +319,8 @@ export class SwarmNode implements LocalNode {
         throw new ShoalError("DeadlineExceeded", "no answer");
       });
     } catch (error) {
-      this.#log.warn("the managers still know of this node, which has not joined", { error: messageOf(error) });
+      // Who is forgotten is cut off, most often before the answer.
+      this.#log.info("the managers were told to forget this node", { answer: messageOf(error) });
     } finally {
       ended.abort();
       connection.close();
@@ -378,47 +343,6 @@ export class SwarmNode implements LocalNode {
     const files = { identityFiles: this.#identityFiles, keys: this.#keys, stateFile: this.#stateFile };
     return Member.start({ ...this.#options, ...files }, state, identity, entering);
   }
-
-  #addresses(request: SwarmInitRequest): { listen: HostPort; advertise: HostPort } {
-    const interfaces = networkInterfaces();
-    const listen = listenAddress(request, interfaces);
-    return { listen, advertise: advertiseAddress(request, interfaces) ?? defaultAdvertiseAddress(listen, interfaces) };
-  }
-
-  #addressesOfJoin(request: SwarmJoinRequest): JoinAddresses {
-    const interfaces = networkInterfaces();
-    const listen = listenAddress(request, interfaces);
-    const { DataPathAddr } = request;
-    return {
-      listen,
-      // A node that is only reached at one address needs not be told which: it is the one that leads to the manager.
-      advertise: advertiseAddress(request, interfaces) ?? (isUnspecified(listen.host) ? undefined : listen),
-      dataPathAddress: DataPathAddr ? resolveAddress(DataPathAddr, interfaces, "data path address").host : undefined,
-    };
-  }
-}
-
-interface JoinAddresses {
-  readonly listen: HostPort;
-  readonly advertise: HostPort | undefined;
-  readonly dataPathAddress: string | undefined;
-}
-
-type AskedAddresses = Pick<SwarmInitRequest, "ListenAddr" | "AdvertiseAddr">;
-
-function listenAddress({ ListenAddr }: AskedAddresses, interfaces: Interfaces): HostPort {
-  return resolveAddress(ListenAddr || `0.0.0.0:${defaultSwarmPort}`, interfaces, "listen address");
-}
-
-/** Undefined where none is asked for. */
-function advertiseAddress({ AdvertiseAddr }: AskedAddresses, interfaces: Interfaces): HostPort | undefined {
-  if (!AdvertiseAddr) return undefined;
-  const advertise = resolveAddress(AdvertiseAddr, interfaces, "advertise address");
-  if (!isUnspecified(advertise.host)) return advertise;
-  throw new ShoalError(
-    "InvalidArgument",
-    "advertise address must be a non-zero IP address or network interface (with optional port number)",
-  );
 }
 
 function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -149,6 +149,7 @@ test("a node's calls reach the services with its own certificate, and the answer
   line?.ping(answered.resolve);
   await answered.promise;
   assert.deepEqual(connection.signs?.(), { accepted: true, pings: 1 });
+  assert.ok((line?.bytesRead?.() ?? 0) > 0);
 
   assert.deepEqual(await connection.heartbeat("session1", never), { periodMs: 4750 });
   assert.equal(seen.heartbeat, "session1");

@@ -182,6 +182,7 @@ function connectionOf(session: http2.ServerHttp2Session): CallerConnection {
   session.once("close", () => closed.abort());
   return {
     closed: closed.signal,
+    bytesRead: () => (session.destroyed ? 0 : (session.socket as TLSSocket).bytesRead),
     ping(onAnswer) {
       if (session.destroyed || session.closed) return;
       session.ping((error) => {

@@ -31,6 +31,8 @@ export interface Caller {
 export interface CallerConnection {
   /** Aborted once the connection has closed, from either side. */
   readonly closed: AbortSignal;
+  /** Bytes that have come from the node so far: any of them is a sign of life. Absent where they are not counted. */
+  bytesRead?(): number;
   /** Asks the node's side of the connection for a sign of life. Never answered if the connection fails before. */
   ping(onAnswer: () => void): void;
 }

@@ -34,10 +34,10 @@ export interface ManagerReady {
   readonly root: { readonly certificate: string; readonly key: string };
 }
 
-/** What the manager warns of, a benchmark had better show. */
+/** What the manager has to say (a node that is down, a failure), a benchmark had better show. */
 const complaints: Logger = {
   debug() {},
-  info() {},
+  info: (message, fields) => console.error("manager:", message, fields ?? ""),
   warn: (message, fields) => console.error("manager:", message, fields ?? ""),
   error: (message, fields) => console.error("manager:", message, fields ?? ""),
   child: () => complaints,

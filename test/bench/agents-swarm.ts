@@ -1,5 +1,5 @@
 /**
- * The agents of `npm run bench -- agents`, all in one process: each has a certificate, a connection and a session of
+ * Agents of `npm run bench -- agents`, hundreds in one process: each has a certificate, a connection and a session of
  * its own, over the real client, and does what an agent does towards the manager: heartbeats, assignments, log
  * subscriptions, statuses (through the agent's own reporter). Only the tasks are not real: each is reported PREPARING
  * at once and RUNNING a little later, two reports where an Engine's walk makes two or three.
@@ -31,15 +31,15 @@ export interface SwarmProgress {
 const startMs = 300;
 const tellEveryMs = 20;
 /** Handshakes that are under way at once. */
-const connectAtOnce = 32;
+const connectAtOnce = 8;
 
 const counts = { certificates: 0, sessions: 0, running: 0, lost: 0 };
 let lastError: string | undefined;
 
-async function certificates({ clusterId, root }: ManagerReady, agents: number): Promise<NodeIdentity[]> {
+async function certificates({ clusterId, root }: ManagerReady, first: number, agents: number): Promise<NodeIdentity[]> {
   const authority = await RootAuthority.open(root);
   const identities: NodeIdentity[] = [];
-  for (let index = 0; index < agents; index++) {
+  for (let index = first; index < first + agents; index++) {
     const { csr, key } = await newCertificateRequest();
     const subject = { nodeId: agentId(index), role: "worker", clusterId } as const;
     const chain = await authority.issue({ ...subject, csr, expiryNanoseconds: undefined, now: Date.now() });
@@ -146,19 +146,19 @@ async function drain(stream: AsyncIterable<unknown>): Promise<void> {
   throw new Error("the manager ended a stream");
 }
 
-async function runAgents(manager: ManagerReady, agents: number): Promise<void> {
-  const identities = (await certificates(manager, agents)).values();
+async function runAgents(manager: ManagerReady, first: number, agents: number): Promise<void> {
+  const identities = (await certificates(manager, first, agents)).values();
   const worker = async () => {
     for (const identity of identities) await new SimulatedAgent(manager.address, identity).start();
   };
   await Promise.all(Array.from({ length: connectAtOnce }, worker));
 }
 
-// Run as a process by agents.ts: [agents]; the manager comes as the first message.
+// Run as a process by agents.ts: [number of the first agent, agents]; the manager comes as the first message.
 if (process.send && process.argv[1] === import.meta.filename) {
-  const agents = Number(process.argv[2]);
+  const [first, agents] = process.argv.slice(2).map(Number);
   process.once("disconnect", () => process.exit(0));
-  process.once("message", (manager) => void runAgents(manager as ManagerReady, agents));
+  process.once("message", (manager) => void runAgents(manager as ManagerReady, first!, agents!));
   let told = "";
   for (;;) {
     const progress: SwarmProgress = { ...counts, lastError };

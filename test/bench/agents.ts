@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- agents [--agents 2000] [--tasks 50000] [--services 50]`: how many agents and tasks one manager
- * carries. The manager and the simulated agents are processes of their own (`agents-manager.ts`, `agents-swarm.ts`);
- * sessions are real: mutual TLS, gRPC, heartbeats. All of it is on one machine, so the agents take processor time from
+ * carries. The manager and the simulated agents are processes of their own (`agents-manager.ts`, `agents-swarm.ts`, 250
+ * agents in each); sessions are real: mutual TLS, gRPC, heartbeats. All of it is on one machine, so the agents take processor time from
  * the manager: what is measured is a lower bound.
  */
 import { type ChildProcess, fork } from "node:child_process";
@@ -16,6 +16,7 @@ import type { SwarmProgress } from "./agents-swarm.ts";
 import { DockerClient } from "./client.ts";
 import { median, percentile, printTable, type Row } from "./figures.ts";
 
+const agentsPerProcess = 250;
 const idleMs = 15_000;
 const listEveryMs = 20;
 const limitMs = 600_000;
@@ -43,8 +44,12 @@ export async function run(args: readonly string[]): Promise<boolean> {
     const managerProcess = start("agents-manager.ts", [directory, String(agents)], [...daemonFlags, ...profile]);
     processes.push(managerProcess);
     const manager = await firstMessage<ManagerReady>(managerProcess);
-    const swarm = start("agents-swarm.ts", [String(agents)], daemonFlags);
-    processes.push(swarm);
+    const swarm: ChildProcess[] = [];
+    for (let first = 0; first < agents; first += agentsPerProcess) {
+      const count = Math.min(agentsPerProcess, agents - first);
+      swarm.push(start("agents-swarm.ts", [String(first), String(count)], daemonFlags));
+    }
+    processes.push(...swarm);
     const rows = await measure({ manager, managerPid: managerProcess.pid!, swarm, agents, tasks, services });
     return printTable(`One manager, ${agents} agents, ${tasks} tasks of ${services} services`, rows);
   } finally {
@@ -56,7 +61,7 @@ export async function run(args: readonly string[]): Promise<boolean> {
 interface Setting {
   readonly manager: ManagerReady;
   readonly managerPid: number;
-  readonly swarm: ChildProcess;
+  readonly swarm: readonly ChildProcess[];
   readonly agents: number;
   readonly tasks: number;
   readonly services: number;
@@ -64,7 +69,7 @@ interface Setting {
 
 async function measure({ manager, managerPid, swarm, agents, tasks, services }: Setting): Promise<Row[]> {
   const follow = follower(swarm);
-  swarm.send(manager);
+  for (const child of swarm) child.send(manager);
   await follow.until((progress) => progress.certificates === agents);
   const registering = usageSince(managerPid);
   await follow.until((progress) => progress.sessions === agents);
@@ -127,6 +132,7 @@ function listInLoop(socket: string): { stop(): Promise<number[]> } {
     }
     client.close();
   })();
+  done.catch(() => undefined); // of interest to whoever stops it; before that the failure is another one's
   return {
     async stop() {
       stopped = true;
@@ -136,13 +142,19 @@ function listInLoop(socket: string): { stop(): Promise<number[]> } {
   };
 }
 
-function follower(swarm: ChildProcess) {
-  let latest: SwarmProgress = { certificates: 0, sessions: 0, running: 0, lost: 0, lastError: undefined };
+function follower(swarm: readonly ChildProcess[]) {
+  const parts = swarm.map(
+    (): SwarmProgress => ({ certificates: 0, sessions: 0, running: 0, lost: 0, lastError: undefined }),
+  );
+  let latest = sumOf(parts);
   let look = () => {};
-  swarm.on("message", (message) => {
-    latest = message as SwarmProgress;
-    look();
-  });
+  for (const [index, child] of swarm.entries()) {
+    child.on("message", (message) => {
+      parts[index] = message as SwarmProgress;
+      latest = sumOf(parts);
+      look();
+    });
+  }
   return {
     get latest() {
       return latest;
@@ -157,6 +169,18 @@ function follower(swarm: ChildProcess) {
       look();
       return promise.finally(() => clearTimeout(timer));
     },
+  };
+}
+
+function sumOf(parts: readonly SwarmProgress[]): SwarmProgress {
+  const sum = (member: "certificates" | "sessions" | "running" | "lost") =>
+    parts.reduce((total, part) => total + part[member], 0);
+  return {
+    certificates: sum("certificates"),
+    sessions: sum("sessions"),
+    running: sum("running"),
+    lost: sum("lost"),
+    lastError: parts.find(({ lastError }) => lastError !== undefined)?.lastError,
   };
 }
 
@@ -182,7 +206,11 @@ function residentMiB(pid: number, field: "VmRSS" | "VmHWM"): number {
 }
 
 function start(file: string, args: readonly string[], execArgv: string[]): ChildProcess {
-  return fork(join(import.meta.dirname, file), args, { execArgv });
+  const child = fork(join(import.meta.dirname, file), args, { execArgv });
+  child.once("exit", (code, signal) => {
+    if (child.connected || code !== 0) console.error(`${file} ended with ${signal ?? code}`);
+  });
+  return child;
 }
 
 function firstMessage<T>(child: ChildProcess): Promise<T> {

@@ -3,16 +3,16 @@
  * was answered survives the death of any of them.
  */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { after, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "../../src/lib/clock.ts";
-import { isShoalError } from "../../src/lib/errors.ts";
+import { isShoalError, ShoalError } from "../../src/lib/errors.ts";
 import { FakeClock } from "../../src/lib/fake-clock.ts";
 import { silentLogger } from "../../src/lib/log.ts";
 import { systemRandom } from "../../src/lib/random.ts";
@@ -244,7 +244,15 @@ describe("three managers", () => {
     await create(again.store, "fifth");
     assert.equal((await replica.members()).length, 3);
     await managers.rise(5);
-    await replica.remove("manager5");
+    // It forgets who it was, and comes under a new name at the address where its former self was.
+    const sixth = await managers.join(6, managers.seats.get(1)!, { ...fifth.options, nodeId: "manager6" });
+    assert.deepEqual((await sixth.replica.members()).map(({ nodeId }) => nodeId).toSorted(), [
+      "manager1",
+      "manager2",
+      "manager6",
+    ]);
+    await managers.rise(6);
+    await replica.remove("manager6");
   });
 
   test("a manager that was stopped is there again with its votes and data", async () => {
@@ -439,6 +447,55 @@ describe("one manager", () => {
     assert.ok(sizeMiB() < afterwards + 60, `${sizeMiB()} MiB of ${afterwards}`);
     await maintenance.stop();
     client.close();
+  });
+});
+
+describe("a full disk", () => {
+  const managers = new Managers();
+  const disk = join(managers.directory, "m1");
+  before(() => {
+    mkdirSync(disk);
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=260M", "tmpfs", disk]);
+  });
+  after(async () => {
+    await managers.rise(1);
+    execFileSync("umount", [disk]);
+    await managers.clean();
+  });
+
+  test("is named in the answer, loses nothing that was answered, and is over when there is room", async () => {
+    // etcd's directory is made anew, which the root of a file system can't be.
+    const options = { ...(await managers.options(1)), directory: join(disk, "store") };
+    const replica = await EtcdReplica.found(options);
+    await replica.fill({ revision: 0, records: [] });
+    const { store } = await managers.sit(1, options, replica);
+    const filler = join(disk, "filler");
+    writeFileSync(filler, Buffer.alloc(110 * 1024 * 1024));
+    const answered: string[] = [];
+    const large = (ID: string) => ({ ...network(ID), Labels: { filling: "x".repeat(256 * 1024) } });
+    const write = async () => {
+      const id = `full${answered.length}`;
+      await store.update((tx) => tx.get("networks", id) ?? tx.create("networks", large(id)));
+      answered.push(id);
+    };
+    await assert.rejects(
+      async () => {
+        // The first refusal may come before etcd has tried again, when only its leader is missed.
+        while (answered.length < 1_000) {
+          await write().catch((error) => {
+            if (!noLeader.message.test(error.message)) throw error;
+          });
+        }
+      },
+      { code: "Unavailable", message: /no space left on device/ },
+    );
+    rmSync(filler);
+    await persistently(() =>
+      write().catch((error) => {
+        throw new ShoalError("Aborted", error.message);
+      }),
+    );
+    for (const id of answered) assert.ok(store.view.get("networks", id), id);
   });
 });
 

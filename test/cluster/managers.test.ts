@@ -12,7 +12,7 @@ const cluster = new Cluster("managers", "10.89.0");
 const managers = [1, 2, 3];
 const workers = [4, 5];
 const all = [...managers, ...workers];
-/** What the issue promises, with what a loaded two-core machine of tests adds. */
+/** What is promised; quorum loss is told "within a few seconds", with what a loaded machine adds. */
 const limits = { firstWriteMs: 3000, tasksElsewhereMs: 7000, migrationMs: 3000, noLeaderMs: 10_000 };
 
 before(async () => {
@@ -265,8 +265,8 @@ test("one manager and one worker are cut off: the others go on, they answer that
   for (const name of inside) await cluster.playground.heal(name);
   for (const index of all) await cluster.nodeBecomes(index, "ready");
   const healed = await cluster.running("web", 15);
-  const kept = outside.map(({ container }) => container);
-  assert.deepEqual(containersOf(healed), kept.sort());
+  const moved = outside.filter(({ container }) => !containersOf(healed).includes(container));
+  assert.deepEqual(moved, [], moved.length === 0 ? "" : await cluster.diagnose());
   const names = await cluster.until(`node-${lone} answers again`, async () =>
     (await cluster.api(lone).services()).map(({ Spec }) => Spec.Name),
   );
@@ -334,7 +334,7 @@ test("with one manager down, what would lose the quorum is refused, and the one 
   await cluster.running("web", 15);
 });
 
-test("two managers are gone for good: the third makes a new cluster of what it has", async () => {
+test("two managers are gone for good: the third makes a new cluster of what it has", async (t) => {
   const [kept, ...lost] = managers as [number, number, number];
   cluster.asked = kept;
   const before = await cluster.running("web", 15);
@@ -344,6 +344,8 @@ test("two managers are gone for good: the third makes a new cluster of what it h
   await cluster.until("it knows that it has no quorum", async () =>
     /does not have a leader/.test((await cluster.api(kept).ask("GET", "/services")).message),
   );
+  const startedAt = performance.now();
+  const elapsed = () => `after ${Math.round(performance.now() - startedAt)} ms`;
   const { address } = cluster.layout(kept);
   const force = ["swarm", "init", "--force-new-cluster", "--advertise-addr", address];
   await cluster.docker(kept).ok(force);
@@ -351,11 +353,20 @@ test("two managers are gone for good: the third makes a new cluster of what it h
   assert.deepEqual((await cluster.api(kept).services()).map(({ Spec }) => Spec.Name).sort(), services);
   assert.equal((await cluster.nodes()).length, 5);
   for (const index of [kept, ...workers]) await cluster.nodeBecomes(index, "ready");
+  t.diagnostic(`the workers are back ${elapsed()}`);
   const alive = [kept, ...workers].map((index) => `node-${index}`);
   const now = await cluster.running("web", 15, (placed) => placed.every(({ node }) => alive.includes(node)));
+  t.diagnostic(`the lost managers' tasks run elsewhere ${elapsed()}`);
   const untouched = containersOf(before.filter(({ node }) => alive.includes(node)));
   assert.deepEqual(
     untouched.filter((container) => !containersOf(now).includes(container)),
     [],
   );
+  // One of the lost ones comes back with what it had: it leaves that, and joins what there is now.
+  const back = lost[0];
+  await cluster.playground.start(`node-${back}`);
+  await cluster.docker(back).ok(["swarm", "leave", "--force"]);
+  await join(back, "manager");
+  await cluster.until(`node-${back} answers`, async () => (await cluster.nodes(back)).length === 6);
+  await cluster.running("web", 15);
 });

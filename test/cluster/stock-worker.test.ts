@@ -153,6 +153,14 @@ test("restarted itself, its tasks are replaced or adopted, and none is there twi
   await cluster.running("web", 4);
 });
 
+test("it cannot be promoted: its Engine does not know our managers' store", async () => {
+  assert.match(
+    await manager.refused(["node", "promote", "node-2"]),
+    /runs a stock Docker Engine, which cannot be a manager/,
+  );
+  assert.equal((await cluster.node(2)).Spec.Role, "worker");
+});
+
 test("drained, it gives its tasks up; active again, it takes new ones", async () => {
   await manager.ok(["service", "update", "--detach", "--quiet", "--constraint-rm", "node.hostname==node-2", "web"]);
   await manager.ok(["node", "update", "--availability", "drain", "node-2"]);

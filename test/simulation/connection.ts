@@ -65,6 +65,8 @@ export class SimulatedConnection implements ManagerConnection {
   /** The manager's host has answered, and how often it has pinged. */
   #accepted = false;
   #pings = 0;
+  /** What has reached the manager's host: calls and answers to pings, in no unit. */
+  #received = 0;
   #closed: ShoalError | undefined;
 
   constructor(wire: Wire, host: string, life: Life, address: string, identity: NodeIdentity) {
@@ -81,7 +83,11 @@ export class SimulatedConnection implements ManagerConnection {
       clusterId,
       certificate: chain,
       address: `10.0.0.${host.replace(/\D/g, "")}`,
-      connection: { closed: this.#closedRemotely.signal, ping: (answered) => this.#ping(answered) },
+      connection: {
+        closed: this.#closedRemotely.signal,
+        bytesRead: () => this.#received,
+        ping: (answered) => this.#ping(answered),
+      },
     };
     this.#unwatch.push(life.onEnd(() => this.#localEnd()));
     wire.network.roundTrip(host, this.#peer, () => {
@@ -135,7 +141,7 @@ export class SimulatedConnection implements ManagerConnection {
 
   /** The peer has gone, or wants no more: told when that reaches the agent. */
   reset(reason: string): void {
-    this.#wire.network.whenReachable(this.#peer, this.#host, () => this.#end(reason));
+    this.#wire.network.whenReachable(this.#peer, this.#host, () => this.#life.enter(() => this.#end(reason)));
   }
 
   /** The other side is told that this one has gone. */
@@ -147,9 +153,10 @@ export class SimulatedConnection implements ManagerConnection {
     const remotes = [...this.#calls].map(({ remote }) => remote);
     listener.connections.delete(this);
     this.#wire.network.whenReachable(this.#host, this.#peer, () => {
-      if (!listener.life.alive) return;
-      this.#closedRemotely.abort();
-      for (const remote of remotes) remote.abort(new ShoalError("Canceled", "the connection was closed"));
+      listener.life.enter(() => {
+        this.#closedRemotely.abort();
+        for (const remote of remotes) remote.abort(new ShoalError("Canceled", "the connection was closed"));
+      });
     });
   }
 
@@ -157,9 +164,12 @@ export class SimulatedConnection implements ManagerConnection {
   #ping(answered: () => void): void {
     const listener = this.#listener;
     this.#wire.network.roundTrip(this.#peer, this.#host, () => {
-      if (!listener?.life.alive || !this.#life.alive || this.#closed) return;
-      this.#pings++;
-      answered();
+      this.#life.enter(() => {
+        if (this.#closed) return;
+        this.#pings++;
+        this.#received++;
+        listener?.life.enter(answered);
+      });
     });
   }
 
@@ -171,6 +181,7 @@ export class SimulatedConnection implements ManagerConnection {
 
   /** The manager at the address, met at the first message; later ones only reach the same life of it. */
   #server(): Listener | undefined {
+    this.#received++;
     if (!this.#listener) {
       const found = this.#wire.listener(this.address);
       if (!found) {
@@ -211,7 +222,7 @@ export class SimulatedConnection implements ManagerConnection {
     const listener = this.#listener;
     if (!listener) return;
     this.#wire.network.send(this.#host, this.#peer, newFlow(), () => {
-      if (listener.life.alive) call.remote.abort(new ShoalError("Canceled", "the call was canceled"));
+      listener.life.enter(() => call.remote.abort(new ShoalError("Canceled", "the call was canceled")));
     });
   }
 
@@ -225,13 +236,17 @@ export class SimulatedConnection implements ManagerConnection {
         if (!server) return;
         const answer = (settle: () => void) =>
           network.send(this.#peer, this.#host, newFlow(), () => {
-            call.end();
-            if (this.#life.alive && !this.#closed) settle();
+            this.#life.enter(() => {
+              call.end();
+              if (!this.#closed) settle();
+            });
           });
-        void this.#serve(server, () => run(server.services, call.remote.signal)).then(
-          (result) => answer(() => resolve(result)),
-          (error) => answer(() => reject(this.#travelled(error))),
-        );
+        server.life.enter(() => {
+          void this.#serve(server, () => run(server.services, call.remote.signal)).then(
+            (result) => answer(() => resolve(result)),
+            (error) => answer(() => reject(this.#travelled(error))),
+          );
+        });
       });
     });
   }
@@ -245,7 +260,7 @@ export class SimulatedConnection implements ManagerConnection {
     const { network } = this.#wire;
     network.send(this.#host, this.#peer, newFlow(), () => {
       const server = this.#closed ? undefined : this.#server();
-      if (server) void this.#pump(server, call, queue, run);
+      server?.life.enter(() => void this.#pump(server, call, queue, run));
     });
     try {
       yield* queue;
@@ -265,7 +280,9 @@ export class SimulatedConnection implements ManagerConnection {
     const flow: Flow = newFlow();
     const tell = (deliver: () => void) =>
       network.send(this.#peer, this.#host, flow, () => {
-        if (this.#life.alive && !this.#closed) deliver();
+        this.#life.enter(() => {
+          if (!this.#closed) deliver();
+        });
       });
     try {
       server.services.authorize(this.#caller);

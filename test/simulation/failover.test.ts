@@ -7,7 +7,7 @@ import { test } from "node:test";
 import type { SimulatedNode } from "./node.ts";
 import { World } from "./world.ts";
 
-const seeds = 40;
+const seeds = 25;
 const replicas = 12;
 const settledWithinMs = 60_000;
 /** Sessions are no longer new. */

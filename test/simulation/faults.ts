@@ -46,6 +46,16 @@ const faults: readonly Fault[] = [
     },
   },
   {
+    name: "hang",
+    weight: 3,
+    lasts: [200, 60_000],
+    begin({ nodes }, dice) {
+      const node = dice.pick(nodes);
+      const goOn = node.hang();
+      return goOn && { what: node.name, end: goOn };
+    },
+  },
+  {
     name: "power",
     weight: 2,
     lasts: [2_000, 300_000],

@@ -16,12 +16,12 @@ import { watchRemovedNodes } from "../../src/manager/certificates/removed.ts";
 import { type Fellows, Manager } from "../../src/manager/manager.ts";
 import type { NodeDescription } from "../../src/model/types.ts";
 import type { NodeIdentity, WeightedPeer } from "../../src/rpc/services.ts";
+import { RaftElection, type RaftLead } from "../../src/store/etcd/lead.ts";
 import { type Election, takeLead } from "../../src/store/replica.ts";
 import { Store } from "../../src/store/store.ts";
 import { type Listener, type SimulatedConnection, simulatedDialer, type Wire } from "./connection.ts";
 import { Dice } from "./dice.ts";
 import { SimulatedTaskDatabase, type TaskDisk } from "./disk.ts";
-import { SimulatedElection } from "./election.ts";
 import { type Container, type ContainerEvent, SimulatedEngine } from "./engine.ts";
 import { SimulatedExecutor } from "./executor.ts";
 import type { SharedStore, SimulatedBackend } from "./shared-store.ts";
@@ -177,6 +177,13 @@ export class SimulatedNode {
     this.options.shared.reconsider();
   }
 
+  /** SIGSTOP; the answer is SIGCONT. Undefined where it is not running. */
+  hang(): (() => void) | undefined {
+    const life = this.#part?.life;
+    life?.hang();
+    return life && (() => life.goOn());
+  }
+
   /** SIGTERM. */
   async stop(): Promise<void> {
     const part = this.#part;
@@ -192,6 +199,8 @@ export class SimulatedNode {
 
   /** A request to the API's routes of this manager, as it is answered. Never resolves once the process has died. */
   async request(method: string, target: string, body?: unknown): Promise<Answer> {
+    const life = this.#part?.life;
+    if (life) await new Promise<void>((resolve) => life.enter(resolve));
     const part = this.#part?.manager;
     if (!part) return { status: 503, body: { message: "This node is not a swarm manager." } };
     const match = part.router.match(method, target);
@@ -225,7 +234,7 @@ export class SimulatedNode {
     const store = await Store.open(backend, life.clock);
     backend.view = store.view;
     const election = shared.isShared
-      ? new SimulatedElection({ shared, store, host: name, nodeId, life, dice: this.#dice, log })
+      ? await RaftElection.start({ store, nodeId, raft: this.#raft(), clock: life.clock, log })
       : await aloneElection(store, nodeId);
     const peers = () => managersIn(store, { nodeId, address: addressOf(name), weight: 1 });
     const manager = new Manager({
@@ -252,6 +261,18 @@ export class SimulatedNode {
     wire.network.whenReachable(name, name, () => shared.reconsider());
   }
 
+  /** What the manager asks its own member of the shared store. */
+  #raft(): RaftLead {
+    const { name, shared } = this.options;
+    return {
+      leads: async () => shared.takesItselfForLeader(name),
+      moveLead: async () => {
+        shared.depose();
+        return true;
+      },
+    };
+  }
+
   /** The other managers, as far as they are only looked for. */
   #fellows(life: Life): Fellows {
     const { name, wire } = this.options;
@@ -262,9 +283,9 @@ export class SimulatedNode {
         ping: () =>
           new Promise((resolve, reject) => {
             wire.network.roundTrip(name, wire.hostOf(address), () => {
-              if (!life.alive) return;
-              if (wire.listener(address)) resolve();
-              else reject(new ShoalError("Unavailable", "connection refused"));
+              const fellow = wire.listener(address);
+              if (fellow) fellow.life.enter(() => life.enter(resolve));
+              else life.enter(() => reject(new ShoalError("Unavailable", "connection refused")));
             });
           }),
         close() {},

@@ -65,7 +65,8 @@ export class SharedStore {
   readonly #rows = new Map<string, Row>();
   readonly #followers = new Set<SimulatedBackend>();
   readonly #slowDisks = new Map<string, number>();
-  readonly #watchers = new Set<() => void>();
+  /** Until when a member that is cut off from the others still takes itself for their leader. */
+  readonly #stepsDownAt = new Map<string, number>();
   #observer: ((commit: BackendCommit) => void) | undefined;
   #revision = 0;
   #leader: string | undefined;
@@ -100,14 +101,17 @@ export class SharedStore {
     else this.#slowDisks.set(host, writeMs);
   }
 
-  watchLeader(listener: () => void): () => void {
-    this.#watchers.add(listener);
-    return () => this.#watchers.delete(listener);
+  /** Whether the host's own member takes itself for the leader. */
+  takesItselfForLeader(host: string): boolean {
+    return host === this.#leader || (this.#stepsDownAt.get(host) ?? 0) > this.options.timeline.now();
   }
 
   /** To be called whenever a member has come or gone, or a link has. */
   reconsider(): void {
-    if (this.#leader !== undefined && !this.#canLead(this.#leader)) this.#setLeader(undefined);
+    if (this.#leader !== undefined && !this.#canLead(this.#leader)) {
+      this.#stepsDownAt.set(this.#leader, this.options.timeline.now() + electionMs);
+      this.#setLeader(undefined);
+    }
     if (this.#leader === undefined && !this.#electing) {
       this.#electing = true;
       const { timeline, dice } = this.options;
@@ -115,7 +119,6 @@ export class SharedStore {
       timeline.after(delayMs, () => this.#elect());
     }
     for (const follower of this.#followers) follower.pump();
-    for (const watcher of this.#watchers) watcher();
   }
 
   /** The lead goes to another member, as when its host is short of breath. */
@@ -203,7 +206,6 @@ export class SharedStore {
   #setLeader(leader: string | undefined): void {
     this.#leader = leader;
     this.options.onLeader(leader);
-    for (const watcher of this.#watchers) watcher();
   }
 }
 

@@ -11,7 +11,7 @@ import { replay, runSeeds } from "./pool.ts";
 import { type RunResult, simulate } from "./run.ts";
 import { World } from "./world.ts";
 
-const seeds = 300;
+const seeds = 200;
 const hours = 0.1;
 
 test(`${seeds} seeds hold`, async () => {

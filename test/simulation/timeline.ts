@@ -120,23 +120,56 @@ function isBefore(left: Entry, right: Entry): boolean {
  * only in its memory is gone with it.
  */
 export class Life {
-  #alive = true;
   readonly clock: Clock;
+  readonly #timeline: Timeline;
   readonly #ends = new Set<() => void>();
+  /** What waits for a process that hangs. */
+  #held: (() => void)[] | undefined;
+  #alive = true;
 
   /** @param skewMs how far its clock is off */
   constructor(timeline: Timeline, skewMs = 0) {
+    this.#timeline = timeline;
     this.clock = {
       now: () => timeline.now() + skewMs,
-      after: (delayMs, run) =>
-        timeline.after(delayMs, () => {
-          if (this.#alive) run();
-        }),
+      after: (delayMs, run) => {
+        let isSet = true;
+        const timer = timeline.after(delayMs, () =>
+          this.enter(() => {
+            if (isSet) run();
+          }),
+        );
+        return {
+          cancel: () => {
+            isSet = false;
+            timer.cancel();
+          },
+        };
+      },
     };
   }
 
   get alive(): boolean {
     return this.#alive;
+  }
+
+  /** Something for the process to do: now, or when it goes on, or never. */
+  enter(run: () => void): void {
+    if (!this.#alive) return;
+    if (this.#held) this.#held.push(run);
+    else run();
+  }
+
+  /** It stands still, as one that is stopped or starved. */
+  hang(): void {
+    this.#held ??= [];
+  }
+
+  /** It goes on, with all that has come meanwhile. */
+  goOn(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const run of held) this.#timeline.after(0, () => this.enter(run));
   }
 
   /** Calls `run` when it is killed: for what the kernel does then, not the process. */

@@ -39,7 +39,7 @@ afterEach(async () => {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 });
 
-async function startManager(clusterId: string): Promise<Manager> {
+async function startManager(clusterId: string, admitsManagers = async () => {}): Promise<Manager> {
   const options = { clusterId, nodeId: "manager1", expiryNanoseconds: undefined, now: systemClock.now(), random };
   const founded = await foundCluster(options);
   const store = await Store.open(new MemoryBackend(), systemClock);
@@ -54,7 +54,7 @@ async function startManager(clusterId: string): Promise<Manager> {
       RemovedNodes: {},
     });
   });
-  const ca = new CertificateService({ store, random });
+  const ca = new CertificateService({ store, random, admitsManagers });
   const signer = new CertificateSigner({ store, clock: systemClock, random, log: silentLogger });
   signer.start();
   const server = createRpcServer({
@@ -142,6 +142,18 @@ test("the manager token makes a manager, whose certificate serves others", async
   manager.server.setIdentity(identity);
   const worker = await join(manager.address, manager.token);
   await dial(manager.address, worker).heartbeat("s", never);
+});
+
+test("where the store cannot be shared, a manager is refused and leaves no node behind; a worker is not", async () => {
+  const refusing = await startManager("cluster3", async () => {
+    throw new ShoalError("FailedPrecondition", "install the package etcd-server");
+  });
+  await assert.rejects(
+    join(refusing.address, refusing.founded.rootCA.JoinTokens.Manager),
+    failsWith("FailedPrecondition", /^install the package etcd-server$/),
+  );
+  assert.equal(refusing.store.view.count("nodes"), 0);
+  assert.equal((await join(refusing.address, refusing.token)).role, "worker");
 });
 
 test("a wrong token fails at once, and leaves no node behind", async () => {

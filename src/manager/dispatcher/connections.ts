@@ -1,6 +1,6 @@
 /**
- * Whether the connections of the nodes' sessions live: each is pinged every second. One that leaves three pings
- * without an answer is dead (its host is cut off, or its process hangs); the node of one that has closed has a moment
+ * Whether the connections of the nodes' sessions live: each is pinged every second. One from which
+ * nothing comes for three seconds in spite of it is dead (its host is cut off, or its process hangs); the node of one that has closed has a moment
  * to come back, here or at another manager.
  *
  * Silence is counted in turns of our own timer, never in time: a manager that was itself held up for seconds finds
@@ -10,7 +10,7 @@ import type { Clock, Timer } from "../../lib/clock.ts";
 import type { CallerConnection } from "../../rpc/services.ts";
 
 const pingEveryMs = 1_000;
-const unansweredPings = 3;
+const silentTurns = 3;
 /** An agent that lives is back in well under a second; a daemon that is restarted needs one or two. */
 const closedGraceMs = 2_500;
 
@@ -18,9 +18,10 @@ interface Watched {
   readonly connection: CallerConnection;
   readonly onClosed: () => void;
   timer: Timer;
-  /** Turns in which an answer was awaited in vain. */
+  /** Turns in a row in which an answer was awaited and nothing at all came. */
   silent: number;
   waiting: boolean;
+  bytesRead: number;
 }
 
 export class ConnectionWatch {
@@ -44,6 +45,7 @@ export class ConnectionWatch {
       timer: this.#clock.after(pingEveryMs, () => this.#turn(nodeId, watched)),
       silent: 0,
       waiting: false,
+      bytesRead: connection.bytesRead?.() ?? 0,
     };
     this.#watched.set(nodeId, watched);
     if (connection.closed.aborted) watched.onClosed();
@@ -63,8 +65,10 @@ export class ConnectionWatch {
   }
 
   #turn(nodeId: string, watched: Watched): void {
-    if (watched.waiting) watched.silent++;
-    if (watched.silent === unansweredPings) {
+    const bytesRead = watched.connection.bytesRead?.() ?? 0;
+    watched.silent = watched.waiting && bytesRead === watched.bytesRead ? watched.silent + 1 : 0;
+    watched.bytesRead = bytesRead;
+    if (watched.silent === silentTurns) {
       this.#lose(nodeId, "the node does not answer");
       return;
     }
@@ -72,7 +76,6 @@ export class ConnectionWatch {
       watched.waiting = true;
       watched.connection.ping(() => {
         watched.waiting = false;
-        watched.silent = 0;
       });
     }
     watched.timer = this.#clock.after(pingEveryMs, () => this.#turn(nodeId, watched));

@@ -23,6 +23,13 @@ class Line implements CallerConnection {
   /** Answers that have come, but that nobody has read yet. */
   held: (() => void)[] | undefined;
 
+  /** What else has come. */
+  bytes = 0;
+
+  bytesRead(): number {
+    return this.bytes;
+  }
+
   ping(onAnswer: () => void): void {
     this.pings++;
     if (this.held) this.held.push(onAnswer);
@@ -253,6 +260,20 @@ test("a short outage is none: a ping that is answered late is an answer", async 
     await made.clock.advance(2 * secondMs);
   }
   assert.equal(made.status("n1"), "ready m1");
+});
+
+test("a node that is too busy to answer, but still speaks, is alive", async (t) => {
+  const made = await world(t, 1, ["n1"]);
+  const agent = new Agent(made, "n1");
+  await agent.register("m1");
+  agent.line.held = [];
+  for (let second = 0; second < 10; second++) {
+    agent.line.bytes += 100;
+    await made.clock.advance(secondMs);
+  }
+  assert.equal(made.status("n1"), "ready m1");
+  await made.clock.advance(4 * secondMs);
+  assert.equal(made.status("n1"), "down m1");
 });
 
 test("a process that died is down within three seconds", async (t) => {

@@ -52,6 +52,8 @@ export interface EtcdBackendOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** Why this manager's own member cannot run, where that is so. */
+  readonly trouble?: () => string | undefined;
 }
 
 interface Pending {
@@ -191,10 +193,17 @@ export class EtcdBackend implements Backend {
           this.#leaderlessSince ??= startedAt;
           throw error;
         }),
-      (last) => (this.#closed.signal.aborted ? this.#closed.signal.reason : noLeader(last)),
+      (last) => this.#unanswered(last),
     );
     this.#leaderlessSince = undefined;
     return answer;
+  }
+
+  #unanswered(cause: unknown): unknown {
+    if (this.#closed.signal.aborted) return this.#closed.signal.reason;
+    const trouble = this.#options.trouble?.();
+    if (trouble === undefined) return noLeader(cause);
+    return new ShoalError("Unavailable", `this manager's store cannot run: ${trouble}`, { cause });
   }
 
   async #readRevision(): Promise<number> {

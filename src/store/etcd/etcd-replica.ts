@@ -60,7 +60,8 @@ export class EtcdReplica implements Replica {
     const activePeers = () => client.activePeers();
     this.#membership = new Membership({ client, clock, log, activePeers, removed: this.#removed.signal });
     this.#maintenance = new Maintenance({ client, clock, log });
-    this.#backend = new EtcdBackend({ client, nodeId, cipher: this.#cipher, clock, random, log });
+    const trouble = () => this.#process?.trouble;
+    this.#backend = new EtcdBackend({ client, nodeId, cipher: this.#cipher, clock, random, log, trouble });
   }
 
   /**

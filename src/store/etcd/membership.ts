@@ -86,7 +86,10 @@ export class Membership {
         const same = members.find((member) => member.nodeId === nodeId);
         if (same && same.peerAddress === peerAddress && !same.started) return;
         if (same) await this.remove(nodeId);
-        const expected = txn([], [putOp(memberKey(nodeId), bytesOf(peerAddress))]);
+        const former = members.find((member) => member.peerAddress === peerAddress && member !== same);
+        if (former) await this.#replace(former);
+        const name = putOp(memberKey(nodeId), bytesOf(peerAddress));
+        const expected = txn([], [name, ...(await this.#staleNames(nodeId, peerAddress))]);
         await client.call(callMs, (options) => client.kv.txn(expected, options));
         const request = { peerUrls: [urlOf(peerAddress)], isLearner: true };
         try {
@@ -103,12 +106,22 @@ export class Membership {
           ? new ShoalError("Unavailable", "another manager is still joining, try again later", { cause: last })
           : noLeader(last),
       // A member that can't be taken out for its successor.
-      (error) => isShoalError(error, "FailedPrecondition"),
+      (error) => isShoalError(error, "FailedPrecondition") || isShoalError(error, "AlreadyExists"),
     );
     if (!this.#promoting.has(nodeId)) {
       const promoting = this.#promote(nodeId).finally(() => this.#promoting.delete(nodeId));
       this.#promoting.set(nodeId, promoting);
     }
+  }
+
+  /** Takes out whoever had a newcomer's address before, and left without a word. */
+  async #replace(former: EtcdMember): Promise<void> {
+    const active = await this.#options.activePeers();
+    if (active.has(former.id.toString(16))) {
+      throw new ShoalError("AlreadyExists", `another manager is reached at ${former.peerAddress}`);
+    }
+    if (former.nodeId !== "") await this.remove(former.nodeId);
+    else await this.#removeMember(former.id);
   }
 
   /** Another node had this address before, and could not say that it has gone. */

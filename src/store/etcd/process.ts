@@ -111,6 +111,8 @@ export class EtcdProcess {
   #forceNewCluster: boolean;
   #stopping = false;
   #lastFatal = "";
+  /** How often it has died in a row. */
+  #deaths = 0;
 
   private constructor(options: EtcdProcessOptions, program: string, setpriv: string | undefined, key: FileHandle) {
     this.#key = key;
@@ -146,8 +148,9 @@ export class EtcdProcess {
     return this.#lastFatal;
   }
 
-  get removed(): boolean {
-    return this.#state.kind === "removed";
+  /** Why it cannot run, where it dies again and again: a full disk, say. */
+  get trouble(): string | undefined {
+    return this.#deaths > 1 ? this.#lastFatal || "etcd cannot be started" : undefined;
   }
 
   /** Ends it: asked first, which hands a lead over; killed if it does not. */
@@ -209,7 +212,11 @@ export class EtcdProcess {
   #onEnded(startedAt: number): void {
     if (this.#stopping || this.#state.kind === "removed") return;
     const { clock, log } = this.#options;
-    if (clock.now() - startedAt > settledMs) this.#backoff.reset();
+    if (clock.now() - startedAt > settledMs) {
+      this.#backoff.reset();
+      this.#deaths = 0;
+    }
+    this.#deaths++;
     const timer = clock.after(this.#backoff.nextMs(), () => {
       this.#spawn().catch((error) => log.error("etcd cannot be started again", { error: messageOf(error) }));
     });
