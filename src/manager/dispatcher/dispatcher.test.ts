@@ -407,3 +407,16 @@ test("an agent that goes away ends its streams without an error, and its node st
   await world.clock.advance(2 * secondMs);
   assert.equal(world.store.view.get("nodes", "n1")?.Status.State, "down");
 });
+
+test("the manager's own node is not ready from its start until its agent registers", async (t) => {
+  const ready = (ID: string) => ({ ...node(ID, "ready"), SessionManager: "manager1" });
+  const { store, dispatcher } = await swarm(t, [ready("manager1"), ready("n1")]);
+  await settled();
+  const states = () => [...store.view.all("nodes")].map(({ ID, Status }) => `${ID} ${Status.State}`);
+  assert.deepEqual(states(), ["manager1 unknown", "n1 ready"]);
+  const session = reader(
+    dispatcher.session(caller("manager1"), { description, sessionId: "" }, new AbortController().signal),
+  );
+  await session.next();
+  assert.deepEqual(states(), ["manager1 ready", "n1 ready"]);
+});

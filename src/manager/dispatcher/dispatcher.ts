@@ -30,7 +30,7 @@ import { concernsNode } from "./assignments.ts";
 import { ConnectionWatch } from "./connections.ts";
 import { Contact } from "./contact.ts";
 import { Liveness } from "./liveness.ts";
-import { markDown, registerNode } from "./node-status.ts";
+import { markDown, markStarting, registerNode } from "./node-status.ts";
 import { Orphans } from "./orphans.ts";
 import { RegistrationLimit } from "./registrations.ts";
 import { sameJson } from "./same.ts";
@@ -101,8 +101,8 @@ export class Dispatcher implements DispatcherService {
   }
 
   /**
-   * Serves from now on. Nodes whose session this manager had before stay as they are and get a grace to come back;
-   * those of other managers are theirs.
+   * Serves from now on. Nodes whose session this manager had before stay as they are and get a grace to come back
+   * (but for its own, whose agent starts with it); those of other managers are theirs.
    */
   async start(): Promise<void> {
     const { clock, election, store } = this.#options;
@@ -122,6 +122,19 @@ export class Dispatcher implements DispatcherService {
     this.#contact.set(!this.#isAlone());
     this.#awaitOwnNodes();
     this.#leadChanged();
+    // Not awaited: without a quorum it can't be written, and the start does not depend on it.
+    void this.#markStarting();
+  }
+
+  async #markStarting(): Promise<void> {
+    const { nodeId, store } = this.#options;
+    try {
+      await store.update((tx) => {
+        if (!this.#sessions.has(nodeId)) markStarting(tx, nodeId);
+      });
+    } catch (error) {
+      this.#log.warn("the node's own state was not written", { error: messageOf(error) });
+    }
   }
 
   /** Ends every stream with Unavailable; later calls are refused with it. */

@@ -15,6 +15,18 @@ export function registerNode(tx: Transaction, caller: Caller, description: NodeD
   tx.put("nodes", { ...node, Description: description, Status, SessionManager: managerId });
 }
 
+/**
+ * The node of this very manager, which has just started: its agent starts with it, so without a session it can't be
+ * told what to run, and that is no lost contact that might be back. Nothing is written where it isn't taken for ready.
+ */
+export function markStarting(tx: Transaction, managerId: string): void {
+  const node = tx.get("nodes", managerId);
+  if (node?.Status.State !== "ready" || node.SessionManager !== managerId) return;
+  tx.put("nodes", { ...node, Status: { ...node.Status, State: "unknown", Message: startingMessage } });
+}
+
+const startingMessage = "the node's agent has not registered since the daemon's start";
+
 /** False where nothing is written: the node is down already, gone, or has its session with another manager. */
 export function markDown(tx: Transaction, nodeId: string, managerId: string, why: string): boolean {
   const node = tx.get("nodes", nodeId);
