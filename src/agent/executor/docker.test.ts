@@ -13,7 +13,7 @@ import { taskName } from "./docker-labels.ts";
 const signal = new AbortController().signal;
 const quiet = () => undefined;
 
-async function setUp() {
+async function setUp(options: { readonly operations?: number } = {}) {
   const engine = new FakeEngine();
   engine.images.add("bb:1");
   const clock = new FakeClock();
@@ -24,6 +24,7 @@ async function setUp() {
     random: seededRandom(1),
     log: silentLogger,
     preferOfflineImage: true,
+    ...options,
   });
   const changed: string[] = [];
   const problems: (string | undefined)[] = [];
@@ -251,8 +252,8 @@ test("an outage is told after two seconds, and its end too; a shorter one is nob
   assert.equal(clock.timers, 0);
 });
 
-test("no more than five creates and starts at once; a task that is given up leaves the queue", async () => {
-  const { engine, executor, start } = await setUp();
+test("no more creates and starts at once than allowed; a task that is given up leaves the queue", async () => {
+  const { engine, executor, start } = await setUp({ operations: 5 });
   await start();
   let open = () => {};
   engine.gates.set("create", new Promise((resolve) => (open = resolve)));
