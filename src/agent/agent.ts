@@ -7,7 +7,7 @@
  * When each has had its turn, a short, growing, random delay comes before the next round.
  */
 import { Backoff } from "../lib/backoff.ts";
-import { type Clock, sleep } from "../lib/clock.ts";
+import { type Clock, pause } from "../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
@@ -129,7 +129,7 @@ export class Agent {
         if (signal.aborted) return;
         if (this.#note(address, error)) continue; // there is another manager to try
       }
-      await sleep(this.#options.clock, this.#backoff.nextMs(), signal).catch(() => undefined); // ends by the condition
+      await pause(this.#options.clock, this.#backoff.nextMs(), signal);
     }
   }
 

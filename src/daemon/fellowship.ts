@@ -5,7 +5,7 @@
  */
 
 import { rm } from "node:fs/promises";
-import { type Clock, sleep } from "../lib/clock.ts";
+import { type Clock, pause } from "../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { merge } from "../lib/merge.ts";
@@ -138,7 +138,7 @@ export class Fellowship implements PeerService, Fellows {
       } catch (error) {
         log.debug("the store does not take writes yet", { error: messageOf(error) });
       }
-      await sleep(clock, announceEveryMs, signal).catch(() => undefined); // ends by the condition
+      await pause(clock, announceEveryMs, signal);
     }
   }
 

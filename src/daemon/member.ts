@@ -14,7 +14,7 @@ import { tlsInfoOfNode } from "../ca/tls-info.ts";
 import { dockerEngine } from "../engine/client.ts";
 import type { Engine } from "../engine/engine.ts";
 import { Backoff } from "../lib/backoff.ts";
-import { type Clock, sleep, within } from "../lib/clock.ts";
+import { type Clock, pause, within } from "../lib/clock.ts";
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { LoopReport } from "../lib/loop.ts";
@@ -281,7 +281,7 @@ export class Member {
     this.#attempt = new AbortController();
     const signal = AbortSignal.any([this.#stopped.signal, this.#attempt.signal]);
     const backoff = new Backoff(promotionRetry, random);
-    await sleep(clock, pauseMs, signal).catch(() => undefined); // ends by the condition
+    await pause(clock, pauseMs, signal);
     while (!signal.aborted && this.#identity.role === "manager" && !this.#manager) {
       try {
         if (this.#removed) this.#state = withoutStore(this.#state); // if it is still to be one, it enters anew
@@ -289,7 +289,7 @@ export class Member {
         await this.#startManaging(signal);
       } catch (error) {
         log.error("this node cannot become a manager yet", { error: messageOf(error) });
-        await sleep(clock, backoff.nextMs(), signal).catch(() => undefined); // ends by the condition
+        await pause(clock, backoff.nextMs(), signal);
       }
     }
   }

@@ -8,7 +8,7 @@
  */
 import type { EventMessage } from "@docker/node-sdk";
 import { Backoff } from "../lib/backoff.ts";
-import { type Clock, sleep } from "../lib/clock.ts";
+import { type Clock, pause } from "../lib/clock.ts";
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
@@ -72,7 +72,7 @@ export class EngineEvents {
         log.debug("the Engine's event stream ended", { error: messageOf(error) });
         listener.lost(error);
       }
-      await sleep(clock, this.#backoff.nextMs(), signal).catch(() => undefined); // ends by the loop's condition
+      await pause(clock, this.#backoff.nextMs(), signal);
     }
   }
 

@@ -47,6 +47,13 @@ export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Prom
   });
 }
 
+/** As `sleep`, but an abort only ends it early: for loops whose own condition ends them. */
+export async function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
+  await sleep(clock, delayMs, signal).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
+}
+
 /** The result of `work`, or `onTimeout()` when it has not settled within `limitMs`; a late result is dropped. */
 export function within<T>(clock: Clock, limitMs: number, work: Promise<T>, onTimeout: () => T): Promise<T> {
   return new Promise((resolve, reject) => {

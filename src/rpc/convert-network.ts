@@ -1,4 +1,5 @@
 /** Networks, attachments, ports and endpoints, wire <-> model. */
+import { predefinedLabel } from "../model/networks.ts";
 import type {
   AttachedNetwork,
   EndpointPortConfig,
@@ -34,7 +35,6 @@ import {
 } from "./gen/network_pb.js";
 
 /** What marks the Engine's own networks (`host`, `bridge`, `none`) among the swarm's. */
-const predefinedLabel = "com.docker.swarm.predefined";
 
 const protocols = coding("port protocol", {
   tcp: PortConfig_Protocol.TCP,

@@ -9,12 +9,13 @@
  * Swarm gathers changes for 100 ms; here a change is on its way in the turn of its commit, and what happens while a
  * message is being written goes into the next one.
  */
+
+import { sameMembers } from "../../lib/same.ts";
 import { joinTask } from "../../model/join.ts";
 import { rank } from "../../model/state.ts";
 import type { Task } from "../../model/types.ts";
 import type { AssignmentChange, AssignmentsMessage } from "../../rpc/services.ts";
 import type { View } from "../../store/store.ts";
-import { sameMembers } from "./same.ts";
 import type { Source } from "./stream.ts";
 
 /** Swarm's number; it bounds how long an agent's first change waits for the last one of a large update. */

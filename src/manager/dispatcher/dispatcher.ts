@@ -15,6 +15,7 @@ import { messageOf, ShoalError } from "../../lib/errors.ts";
 import { newId } from "../../lib/ids.ts";
 import type { Logger } from "../../lib/log.ts";
 import { between, type Random } from "../../lib/random.ts";
+import { sameJson } from "../../lib/same.ts";
 import type { Cluster, Node, NodeDescription, Task } from "../../model/types.ts";
 import type {
   AssignmentsMessage,
@@ -33,7 +34,6 @@ import { Liveness } from "./liveness.ts";
 import { markDown, markStarting, registerNode } from "./node-status.ts";
 import { Orphans } from "./orphans.ts";
 import { RegistrationLimit } from "./registrations.ts";
-import { sameJson } from "./same.ts";
 import { Session } from "./session.ts";
 import { Spread } from "./spread.ts";
 import { Takeover, takeoverGraceMs } from "./takeover.ts";

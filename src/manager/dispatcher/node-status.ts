@@ -1,9 +1,9 @@
 /** What the dispatcher writes of a node. Each is one small transaction that looks before it writes. */
 import { ShoalError } from "../../lib/errors.ts";
+import { sameJson } from "../../lib/same.ts";
 import type { NodeDescription, NodeStatus } from "../../model/types.ts";
 import type { Caller } from "../../rpc/services.ts";
 import type { Transaction } from "../../store/store.ts";
-import { sameJson } from "./same.ts";
 
 /** The node has a session with this manager: it is ready. Nothing is written where all of it is known. */
 export function registerNode(tx: Transaction, caller: Caller, description: NodeDescription, managerId: string): void {

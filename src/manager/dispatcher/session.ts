@@ -4,11 +4,11 @@
  * new stays silent.
  */
 import { ShoalError } from "../../lib/errors.ts";
+import { sameMembers } from "../../lib/same.ts";
 import type { Node } from "../../model/types.ts";
 import type { AssignmentsMessage, SessionMessage, WeightedPeer } from "../../rpc/services.ts";
 import type { View } from "../../store/store.ts";
 import { AssignmentSource } from "./assignments.ts";
-import { sameMembers } from "./same.ts";
 import { type Source, Streams } from "./stream.ts";
 
 export class Session {

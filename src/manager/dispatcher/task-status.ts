@@ -3,11 +3,11 @@
  * nothing (agents repeat themselves at each registration), and a node can only speak of its own tasks.
  */
 import { ShoalError } from "../../lib/errors.ts";
+import { sameMembers } from "../../lib/same.ts";
 import { rank } from "../../model/state.ts";
 import type { Task, TaskStatus } from "../../model/types.ts";
 import type { TaskStatusUpdate } from "../../rpc/services.ts";
 import type { Transaction } from "../../store/store.ts";
-import { sameMembers } from "./same.ts";
 
 /** Set by the managers; and a repeated report has a new time. */
 const notNews: ReadonlySet<string> = new Set(["Timestamp", "AppliedBy", "AppliedAt"]);

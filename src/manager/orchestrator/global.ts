@@ -7,10 +7,11 @@
  * again it gets a new one (unless the old had finished for good). A paused node gets no new task and no update; a task
  * that fails there is not replaced until the node is active again.
  */
+
+import { sameJson } from "../../lib/same.ts";
 import { isTerminal } from "../../model/state.ts";
 import type { Node, Task } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
-import { sameJson } from "../dispatcher/same.ts";
 import type { Plan, PlanContext, Planner } from "../planner.ts";
 import { changesAvailability, concernsOrchestrator, ServicePlan } from "./service-plan.ts";
 import { fillSlot, finishedTask, Slot, settleSlot } from "./slot.ts";

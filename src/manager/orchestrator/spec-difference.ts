@@ -3,8 +3,9 @@
  * settings and registry credentials are no reason to restart a task; what its container and its endpoint are made
  * from is.
  */
+
+import { sameJson } from "../../lib/same.ts";
 import type { EndpointSpec, ServiceSpec, TaskSpec } from "../../model/types.ts";
-import { sameJson } from "../dispatcher/same.ts";
 
 /** `constraints`: only those differ, so a task on a node that satisfies the new ones may stay. */
 export type SpecDifference = "none" | "constraints" | "other";

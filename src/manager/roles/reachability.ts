@@ -3,7 +3,7 @@
  * What is found is this manager's own view, answered when it is asked for and never stored, so that a manager that is
  * cut off says of the others what it sees itself.
  */
-import { type Clock, sleep, within } from "../../lib/clock.ts";
+import { type Clock, pause, within } from "../../lib/clock.ts";
 import { messageOf, ShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Node } from "../../model/types.ts";
@@ -102,7 +102,7 @@ export class Reachability {
           onChange();
         }
       }
-      await sleep(clock, everyMs, signal).catch(() => undefined); // ends by the condition
+      await pause(clock, everyMs, signal);
     }
     connection?.close();
   }

@@ -10,7 +10,7 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { Backoff } from "../../lib/backoff.ts";
-import { type Clock, sleep } from "../../lib/clock.ts";
+import { type Clock, pause } from "../../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
 import { newId } from "../../lib/ids.ts";
 import type { Logger } from "../../lib/log.ts";
@@ -403,7 +403,7 @@ export class EtcdBackend implements Backend {
       }
       if (this.#delivered !== from) backoff.reset();
       // Cut short when the backend is closed.
-      await sleep(clock, backoff.nextMs(), this.#closed.signal).catch(() => undefined);
+      await pause(clock, backoff.nextMs(), this.#closed.signal);
     }
   }
 
