@@ -145,6 +145,7 @@ test("there are no dead files", () => {
     if (reached.has(path)) return;
     reached.add(path);
     for (const { target } of sources.get(path)?.imports ?? []) visit(target);
+    for (const program of programsOf(path)) visit(program);
   };
   for (const path of entryPoints) visit(path);
   // What only unit tests share (a fake clock, fixtures) says so in its name.
@@ -219,6 +220,13 @@ test("the scanner sees code, and not what only looks like it", () => {
   assert.match(code, /"Date\.now\(\)"/);
   assert.match(lines[3]!, /const d = .*\.test\(e\) \? f \/ g : h;/);
 });
+
+/** Files that another one starts as programs of their own: `new URL("program.ts", import.meta.url)`. */
+function programsOf(path: string): string[] {
+  const { code = "" } = sources.get(path) ?? {};
+  const found = code.matchAll(/new URL\(\s*"([^"]+\.ts)",\s*import\.meta\.url\)/g);
+  return [...found].map(([, program = ""]) => normalize(join(dirname(path), program)));
+}
 
 /** Files beside unit tests whose names say that tests use them: `fake-*.ts`, `harness.ts`, `*-fixture.ts`, `testing/*.ts`. */
 function visitTestSupport(path: string, reached: Set<string>): void {

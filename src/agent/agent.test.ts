@@ -154,6 +154,34 @@ test("a restarted agent adopts what runs, without a step", async () => {
   await agent.stop();
 });
 
+test("a long outage of the Engine ends the session until it is over, a short one doesn't", async () => {
+  const { agent, clock, manager, executor } = await started(setUp());
+  manager.update(fakeTask("t1"));
+  await settled();
+  executor.problem("Cannot connect to the Docker Engine");
+  await clock.advance(7000);
+  executor.problem(undefined);
+  await clock.advance(60_000);
+  assert.equal(manager.sessions.length, 1);
+  executor.problem("Cannot connect to the Docker Engine");
+  await clock.advance(7900);
+  assert.equal(manager.connected, true);
+  await clock.advance(200);
+  assert.equal(manager.connected, false);
+  assert.match(agent.report().lastError ?? "", /Cannot connect to the Docker Engine/);
+  await clock.advance(600_000);
+  assert.equal(manager.dialled.length, 1);
+  assert.equal(executor.observations.get("t1")?.kind, "running", "nobody has said that it is to go");
+  executor.problem(undefined);
+  await settled();
+  assert.equal(manager.connected, true);
+  assert.equal(state(manager, "t1"), "running");
+  executor.problem("Cannot connect to the Docker Engine");
+  await clock.advance(60_000);
+  await agent.stop();
+  assert.equal(clock.timers, 0);
+});
+
 test("nothing is done before it is known what there is", async () => {
   const executor = new FakeExecutor(false);
   executor.observations.set("t1", { kind: "running", containerId: "c-t1" });
@@ -354,6 +382,41 @@ test("logs: the lines of matching tasks; a following subscription takes in new t
   manager.update(fakeTask("t3"));
   await settled();
   assert.deepEqual(texts(manager), ["one", "one"]);
+  await agent.stop();
+});
+
+test("logs: what the stream of a broken session had not got rid of is told again", async () => {
+  const { agent, clock, manager, executor } = await started(setUp());
+  const options = { ...subscription().options, follow: true };
+  executor.logLines = [line("one", 1)];
+  manager.set(fakeTask("t1"));
+  manager.update(fakeTask("t1"));
+  manager.subscribe(subscription({ options }));
+  await settled();
+  assert.deepEqual(texts(manager), ["one"]);
+  const stuck = Promise.withResolvers<void>();
+  manager.publishGate = stuck.promise;
+  const lineOf = (taskId: string, second: number) => {
+    const said = line(taskId, second);
+    return { ...said, context: { ...said.context, taskId } };
+  };
+  for (const [second, taskId] of ["t2", "t3"].entries()) {
+    executor.logLines = [lineOf(taskId, second)];
+    manager.update(fakeTask(taskId));
+    await settled();
+  }
+  manager.disconnect();
+  manager.publishGate = Promise.resolve();
+  executor.logCalls.length = 0;
+  executor.logLines = [];
+  await clock.advance(1000);
+  manager.subscribe(subscription({ options }));
+  await settled();
+  assert.deepEqual(
+    executor.logCalls.map(({ since }) => since),
+    ["2026-01-01T00:00:01.000000000Z", "", ""],
+  );
+  stuck.resolve();
   await agent.stop();
 });
 

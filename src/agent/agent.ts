@@ -4,7 +4,8 @@
  * tasks only through Executor.
  *
  * Invariant: one session at a time; whatever fails in it closes the connection, and another manager is tried at once.
- * When each has had its turn, a short, growing, random delay comes before the next round.
+ * When each has had its turn, a short, growing, random delay comes before the next round. While nothing can run here
+ * for long (the Engine is away), there is no session: the node is down, and its tasks run elsewhere.
  */
 import { Backoff } from "../lib/backoff.ts";
 import { type Clock, pause } from "../lib/clock.ts";
@@ -12,14 +13,21 @@ import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import type { NodeDescription } from "../model/types.ts";
+import type { NetworkPlane } from "../network/plane.ts";
 import type { ManagerConnection, ManagerDialer, NodeIdentity, SessionMessage, WeightedPeer } from "../rpc/services.ts";
+import { Attachments, type ContainerAttachments } from "./attachments.ts";
 import type { Executor } from "./executor/executor.ts";
+import type { UserContainers } from "./executor/user-containers.ts";
 import { LogSubscriptions } from "./logs.ts";
 import { ManagerList } from "./managers.ts";
+import { NetworkFollower } from "./networks.ts";
+import { Outage } from "./outage.ts";
+import { PresentManager } from "./present-manager.ts";
 import { type Certificates, Renewal } from "./renewal.ts";
 import { StatusReporter } from "./reporter.ts";
 import { runSession } from "./session.ts";
 import type { TaskDatabase } from "./task-database.ts";
+import { Withdrawals } from "./withdrawals.ts";
 import { Worker } from "./worker.ts";
 
 /** Swarmkit's: 100 ms, doubled and more at each failure, at most 8 s. */
@@ -32,6 +40,10 @@ export interface AgentOptions {
   readonly managers: readonly string[];
   readonly executor: Executor;
   readonly taskDatabase: TaskDatabase;
+  /** The node's data plane; absent: it takes part in no network of the swarm. */
+  readonly plane?: NetworkPlane;
+  /** Users' containers, which may be on networks of the swarm; of use with a data plane only. */
+  readonly userContainers?: UserContainers;
   readonly certificates: Certificates;
   readonly clock: Clock;
   readonly random: Random;
@@ -60,9 +72,12 @@ export class Agent {
   readonly #managers: ManagerList;
   readonly #reporter: StatusReporter;
   readonly #worker: Worker;
+  readonly #attachments: Attachments | undefined;
+  readonly #networks: NetworkFollower | undefined;
   readonly #logs: LogSubscriptions;
   readonly #renewal: Renewal;
   readonly #backoff: Backoff;
+  readonly #outage: Outage;
   readonly #abort = new AbortController();
   #identity: NodeIdentity;
   #description: NodeDescription | undefined;
@@ -70,6 +85,8 @@ export class Agent {
   #identityChanged: () => void = () => {};
   #sessionId = "";
   #connected: string | undefined;
+  /** Of the session, once it is open. */
+  readonly #manager = new PresentManager();
   #node: SessionMessage["node"] | undefined;
   #lastError: string | undefined;
   #running: Promise<void> | undefined;
@@ -80,7 +97,21 @@ export class Agent {
     this.#identity = options.identity;
     this.#managers = new ManagerList(options.managers, random);
     this.#reporter = new StatusReporter(clock, random, log);
-    this.#worker = new Worker({ executor, database, reporter: this.#reporter, clock, random, log });
+    this.#outage = new Outage(clock);
+    const onProblem = (text: string | undefined) => this.#outage.set(text);
+    this.#attachments = this.#newAttachments(options);
+    this.#worker = new Worker({
+      executor,
+      database,
+      reporter: this.#reporter,
+      withdrawals: this.#newWithdrawals(options),
+      attachments: this.#attachments,
+      clock,
+      random,
+      log,
+      onProblem,
+    });
+    this.#networks = options.plane && new NetworkFollower({ plane: options.plane, clock, random, log });
     this.#logs = new LogSubscriptions({ worker: this.#worker, executor, log });
     this.#renewal = new Renewal({ certificates: options.certificates, clock, random, log });
     this.#backoff = new Backoff(reconnect, random);
@@ -90,6 +121,7 @@ export class Agent {
   start(): void {
     if (this.#running) return;
     this.#worker.start();
+    this.#attachments?.start();
     this.#running = this.#run(this.#abort.signal);
   }
 
@@ -98,6 +130,8 @@ export class Agent {
     this.#abort.abort(new ShoalError("Canceled", "the agent stops"));
     await this.#running;
     await this.#worker.stop();
+    await this.#attachments?.stop();
+    this.#outage.stop();
   }
 
   /** Stops, and removes every container of this node and all that is known of its tasks. */
@@ -105,6 +139,31 @@ export class Agent {
     await this.stop();
     await this.#options.executor.removeAll();
     this.#options.taskDatabase.clear();
+  }
+
+  /** For users' containers on networks of the swarm; undefined without a data plane. */
+  get attachments(): ContainerAttachments | undefined {
+    return this.#attachments;
+  }
+
+  #newWithdrawals({ plane, clock, log }: AgentOptions): Withdrawals | undefined {
+    if (!plane) return undefined;
+    const withdraw = (taskIds: readonly string[], signal: AbortSignal) =>
+      this.#manager.call((connection) => connection.withdraw(this.#sessionId, taskIds, signal), signal);
+    return new Withdrawals({ plane, withdraw, clock, log });
+  }
+
+  #newAttachments({ plane, userContainers, clock, random, log }: AgentOptions): Attachments | undefined {
+    if (!plane || !userContainers) return undefined;
+    return new Attachments({
+      plane,
+      containers: userContainers,
+      manager: this.#manager,
+      report: (task, status) => this.#worker.reportStatus(task, status),
+      clock,
+      random,
+      log,
+    });
   }
 
   report(): AgentReport {
@@ -120,6 +179,10 @@ export class Agent {
 
   async #run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      if (this.#outage.reason !== undefined) {
+        await this.#sitOut(this.#outage.reason, signal);
+        continue;
+      }
       const address = this.#managers.pick();
       try {
         if (address === undefined) throw new ShoalError("FailedPrecondition", "no manager is known");
@@ -127,10 +190,18 @@ export class Agent {
         continue; // something about the node is new: at once
       } catch (error) {
         if (signal.aborted) return;
+        if (this.#outage.reason !== undefined) continue; // whatever it was: no manager's fault
         if (this.#note(address, error)) continue; // there is another manager to try
       }
       await pause(this.#options.clock, this.#backoff.nextMs(), signal);
     }
+  }
+
+  async #sitOut(reason: string, signal: AbortSignal): Promise<void> {
+    this.#lastError = reason;
+    this.#options.log.warn("agent: no session while nothing can run on this node", { error: reason });
+    await this.#outage.end(signal);
+    if (!signal.aborted) this.#options.log.info("agent: tasks can run on this node again");
   }
 
   /** Whether another manager is to be tried at once. */
@@ -157,8 +228,16 @@ export class Agent {
           log,
           describe: () => this.#describe(),
           hasChoice: () => this.#managers.peers.length > 1,
-          onMessage: (message) => this.#message(address, message),
-          alongside: (during) => this.#identityNews(connection, description, during),
+          onMessage: (message) => {
+            this.#manager.set(connection);
+            this.#message(address, message);
+          },
+          alongside: (during) =>
+            Promise.race([
+              this.#identityNews(connection, description, during),
+              this.#outage.whileShort(during),
+              ...(this.#networks ? [this.#networks.run(connection, this.#sessionId, during)] : []),
+            ]),
         },
         signal,
       );
@@ -168,6 +247,7 @@ export class Agent {
       throw error;
     } finally {
       this.#connected = undefined;
+      this.#manager.set(undefined);
       connection.close();
     }
   }

@@ -9,6 +9,7 @@ import type { AssignedTask, Node, TaskStatus } from "../model/types.ts";
 import type {
   AssignmentChange,
   AssignmentsMessage,
+  AttachRequest,
   LogMessage,
   LogSubscription,
   ManagerConnection,
@@ -44,14 +45,33 @@ export class FakeManager implements ManagerDialer {
   heartbeats = 0;
   periodMs = 5000;
   /** Thrown by the next calls, by name; undefined is no failure. */
-  readonly fail: { dial?: Error; session?: Error; heartbeat?: Error; status?: Error; assignments?: Error } = {};
+  readonly fail: {
+    dial?: Error;
+    session?: Error;
+    heartbeat?: Error;
+    status?: Error;
+    assignments?: Error;
+    withdraw?: Error;
+    detach?: Error;
+  } = {};
+  /** The tasks of each withdrawal. */
+  readonly withdrawn: (readonly string[])[] = [];
+  /** Awaited before a withdrawal is answered. */
+  withdrawGate: Promise<void> = Promise.resolve();
+  readonly detached: string[] = [];
+  /** What it does when it is asked to attach a container. */
+  attach: (request: AttachRequest) => Promise<{ readonly taskId: string }> = unused;
   /** Awaited before a status call is answered. */
   statusGate: Promise<void> = Promise.resolve();
+  /** Awaited before published lines count as come. */
+  publishGate: Promise<void> = Promise.resolve();
   managers = [{ nodeId: "manager1", address: "10.0.0.1:2377", weight: 1 }];
   node: Partial<Node> = {};
   rootCA = "root";
   /** What connections tell beneath the calls; undefined: nothing. */
   life: SignsOfLife | undefined;
+  /** Whether it answers who wants a session. */
+  opens = true;
   #sessionQueue: AsyncQueue<SessionMessage> | undefined;
   #assignmentQueue: AsyncQueue<AssignmentsMessage> | undefined;
   #subscriptionQueue: AsyncQueue<LogSubscription> | undefined;
@@ -67,7 +87,7 @@ export class FakeManager implements ManagerDialer {
         if (this.fail.session) throw this.fail.session;
         this.sessions.push({ sessionId: request.sessionId, hostname: request.description.Hostname });
         this.#sessionQueue = queue(signal);
-        if (this.life?.accepted === false) return this.#sessionQueue; // nobody is there to answer
+        if (!this.opens || this.life?.accepted === false) return this.#sessionQueue; // nobody is there to answer
         this.sendSession();
         return this.#sessionQueue;
       },
@@ -95,7 +115,23 @@ export class FakeManager implements ManagerDialer {
       publishLogs: async (id, messages) => {
         const kept = this.published.get(id) ?? [];
         this.published.set(id, kept);
-        for await (const batch of messages) kept.push(...batch);
+        for await (const batch of messages) {
+          await this.publishGate;
+          kept.push(...batch);
+        }
+      },
+      networks: (_, __, signal) => queue(signal),
+      applied: async () => undefined,
+      withdraw: async (_, taskIds) => {
+        this.withdrawn.push(taskIds);
+        await this.withdrawGate;
+        if (this.fail.withdraw) throw this.fail.withdraw;
+      },
+      attach: (request) => this.attach(request),
+      detach: async (taskId) => {
+        this.detached.push(taskId);
+        if (this.fail.detach) throw this.fail.detach;
+        this.remove(taskId);
       },
       issue: unused,
       certificateStatus: unused,

@@ -4,11 +4,13 @@
  * (or the session ends).
  *
  * Invariant: no line is published twice under one subscription id, also when the manager hands the subscription out
- * again to a new session: each task's log is resumed after the last line that was taken by the stream before.
+ * again to a new session: each task's log is resumed after the last line that the stream before got rid of. What was on
+ * its way when the connection broke is lost that way, if the manager is Swarm's; ours know what has come, and ask for the
+ * rest under another id.
  */
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import type { LogOptions, LogSubscription, ManagerConnection } from "../rpc/services.ts";
+import type { LogMessage, LogOptions, LogSubscription, ManagerConnection } from "../rpc/services.ts";
 import type { Executor } from "./executor/executor.ts";
 import { LogChannel } from "./log-channel.ts";
 import type { TaskRunner } from "./task.ts";
@@ -70,12 +72,22 @@ export class LogSubscriptions {
       .finally(() => channel.close());
     try {
       // With the session's signal alone: a closed subscription ends by the proper end of its stream.
-      await connection.publishLogs(subscription.id, channel, session);
+      await connection.publishLogs(subscription.id, this.#counted(subscription.id, channel, session), session);
     } catch (error) {
       this.#note("publishing logs failed", subscription, error);
     } finally {
       closed.abort(new ShoalError("Canceled", "nobody reads these logs any more"));
       await reading;
+    }
+  }
+
+  /** What the stream takes; it counts as published when the stream comes for the next. */
+  async *#counted(subscriptionId: string, batches: AsyncIterable<readonly LogMessage[]>, session: AbortSignal) {
+    const positions = this.#positionsOf(subscriptionId);
+    for await (const batch of batches) {
+      yield batch;
+      if (session.aborted) return;
+      for (const { context, timestamp } of batch) positions.set(context.taskId, timestamp);
     }
   }
 
@@ -118,9 +130,7 @@ export class LogSubscriptions {
     try {
       for await (const batch of this.#options.executor.logs(task, request, signal)) {
         const fresh = from === undefined ? batch : batch.filter(({ timestamp }) => timestamp > from);
-        if (fresh.length === 0) continue;
-        await channel.push(fresh);
-        positions.set(taskId, fresh.at(-1)?.timestamp ?? "");
+        if (fresh.length > 0) await channel.push(fresh);
       }
     } catch (error) {
       if (isShoalError(error, "Canceled") || signal.aborted) return;

@@ -25,6 +25,16 @@ test("after a failure another one is to be tried at once, until each has had its
   assert.equal(one.failed("a"), false);
 });
 
+test("when the manager that worked fails, the others are tried before it, whatever they did long ago", () => {
+  const list = new ManagerList(["a", "b", "c"], seededRandom(1));
+  for (const address of ["a", "b", "b", "c"]) list.failed(address);
+  list.worked("a");
+  assert.equal(list.pick(), "a", "which is no reason to turn to them while it works");
+  assert.equal(list.failed("a"), true);
+  assert.equal(list.pick(), "c");
+  assert.equal(list.failed("c"), false);
+});
+
 test("a manager is chosen in proportion to its weight, and none never", () => {
   const list = new ManagerList([], seededRandom(1));
   list.replace([

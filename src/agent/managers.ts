@@ -7,6 +7,8 @@ export class ManagerList {
   #peers: readonly WeightedPeer[];
   /** Failures in a row, by address. */
   readonly #failures = new Map<string, number>();
+  /** The one that has worked since the last failure. */
+  #working: string | undefined;
 
   /** @param addresses host:port */
   constructor(addresses: readonly string[], random: Random) {
@@ -36,6 +38,8 @@ export class ManagerList {
 
   /** True when another one has failed less often, so that it can be tried without a pause. */
   failed(address: string): boolean {
+    if (address === this.#working) this.#forgive(address);
+    this.#working = undefined;
     const failures = this.#failuresOf(address) + 1;
     this.#failures.set(address, failures);
     return this.#fewestFailures() < failures;
@@ -43,6 +47,14 @@ export class ManagerList {
 
   worked(address: string): void {
     this.#failures.delete(address);
+    this.#working = address;
+  }
+
+  /** What the others did before that one worked is old: the best of them is as good as new. */
+  #forgive(address: string): void {
+    const others = this.#peers.filter((peer) => peer.address !== address);
+    const fewest = Math.min(...others.map((peer) => this.#failuresOf(peer.address)));
+    for (const peer of others) this.#failures.set(peer.address, this.#failuresOf(peer.address) - fewest);
   }
 
   #failuresOf(address: string): number {

@@ -21,7 +21,7 @@ const answerWithinMs = 5000;
 const lookEveryMs = 500;
 /** A machine takes a connection in its kernel, however busy its manager is; one packet may get lost. */
 const looksUntilUnreachable = 4;
-/** A manager pings each second: three are missing. */
+/** Three of a manager's pings are missing; a session that is being opened has had time for much less. */
 const looksUntilSilent = 6;
 
 /** How often the node looks whether it still is what it said it is (Swarm's period). */
@@ -64,12 +64,14 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
   const request = { description: options.description, sessionId: options.sessionId };
   const messages = connection.session(request, lifetime)[Symbol.asyncIterator]();
   try {
-    const dead = watchSigns(options, lifetime);
+    let isOpen = false;
+    const dead = watchSigns(options, () => isOpen, lifetime);
     const opened = within(clock, answerWithinMs, messages.next(), () => {
       throw new ShoalError("DeadlineExceeded", "the manager has not opened a session within 5 s");
     });
     const first = await Promise.race([opened, dead]);
     if (first.done) throw ended("session");
+    isOpen = true;
     options.onMessage(first.value);
     worker.reportAll();
     const { sessionId } = first.value;
@@ -91,12 +93,14 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
 }
 
 /**
- * Fails when the manager's machine is not there, or when its pings have ceased, long before a heartbeat would tell. A
- * manager that does not ping (Swarm's) is not judged by it, and neither is the only manager: it may be busy with what
- * all its agents want of it, and leaving it would be more of the same.
+ * Fails when the manager's machine is not there, or when nothing at all comes from it, long before a heartbeat would
+ * tell: while the session is being opened, and later if the manager pings. One that doesn't (Swarm's) may be silent in
+ * an open session. The only manager is not judged by its silence: it may be busy with what all its agents want of it,
+ * and leaving it would be more of the same.
  */
-async function watchSigns({ clock, connection, hasChoice }: SessionOptions, signal: AbortSignal): Promise<never> {
-  let pings = 0;
+async function watchSigns(options: SessionOptions, isOpen: () => boolean, signal: AbortSignal): Promise<never> {
+  const { clock, connection, hasChoice } = options;
+  let bytesRead = 0;
   let silent = 0;
   for (let looks = 1; connection.signs; looks++) {
     await sleep(clock, lookEveryMs, signal);
@@ -104,8 +108,9 @@ async function watchSigns({ clock, connection, hasChoice }: SessionOptions, sign
     if (!signs.accepted && looks >= looksUntilUnreachable) {
       throw new ShoalError("Unavailable", "the manager can't be reached");
     }
-    silent = signs.pings > pings || signs.pings === 0 ? 0 : silent + 1;
-    pings = signs.pings;
+    const speaks = signs.pings || !isOpen();
+    silent = signs.bytesRead > bytesRead || !speaks ? 0 : silent + 1;
+    bytesRead = signs.bytesRead;
     if (silent >= looksUntilSilent && hasChoice()) throw new ShoalError("Unavailable", "the manager has fallen silent");
   }
   return forever(signal);

@@ -59,7 +59,13 @@ class LmdbTaskDatabase implements TaskDatabase {
   readonly #sealer: Sealer;
 
   constructor(directory: string, sealer: Sealer) {
-    this.#database = open<Buffer, string>({ path: directory, encoding: "binary", noSubdir: false });
+    this.#database = open<Buffer, string>({
+      path: directory,
+      encoding: "binary",
+      noSubdir: false,
+      // With it, a write that fails would also reject promises that lmdb keeps to itself, and end the daemon.
+      eventTurnBatching: false,
+    });
     this.#sealer = sealer;
   }
 
@@ -72,11 +78,11 @@ class LmdbTaskDatabase implements TaskDatabase {
   put(record: TaskRecord): void {
     const { ID } = record.task;
     const plain = Buffer.from(JSON.stringify(withoutCredentials(record)));
-    void this.#database.put(ID, this.#sealer.seal(plain, placeOf(ID)));
+    mayBeLost(this.#database.put(ID, this.#sealer.seal(plain, placeOf(ID))));
   }
 
   delete(taskId: string): void {
-    void this.#database.remove(taskId);
+    mayBeLost(this.#database.remove(taskId));
   }
 
   clear(): void {
@@ -87,6 +93,13 @@ class LmdbTaskDatabase implements TaskDatabase {
     await this.#database.flushed;
     await this.#database.close();
   }
+}
+
+/** On a full disk, say: the next look at the Engine makes good for it. */
+function mayBeLost(written: Promise<boolean>): void {
+  written.catch((error: { readonly commitError?: Promise<unknown> }) => {
+    error.commitError?.catch(() => undefined); // the same once more
+  });
 }
 
 function placeOf(taskId: string): string {

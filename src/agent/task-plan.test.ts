@@ -15,7 +15,7 @@ const running = (health: "none" | "starting" | "healthy" | "unhealthy"): Observa
 });
 
 function step(state: TaskState, observed: Observation | undefined, change: Partial<Situation> = {}) {
-  return nextStep({ desired: "running", retired: false, cause: undefined, state, observed, ...change });
+  return nextStep({ desired: "running", retired: false, cause: undefined, led: false, state, observed, ...change });
 }
 
 test("the way of a task that runs", () => {
@@ -53,6 +53,20 @@ test("a health check holds STARTING, and an unhealthy container is stopped as a 
     state: "failed",
     err: "task: dockerexec: unhealthy container",
   });
+});
+
+test("whom others are led to is withdrawn before it is stopped, whatever it is stopped for", () => {
+  const cause = "dockerexec: unhealthy container";
+  const led = true;
+  assert.deepEqual(step("running", running("none"), { led, desired: "shutdown" }), { kind: "withdraw" });
+  assert.deepEqual(step("running", running("none"), { led, retired: true }), { kind: "withdraw" });
+  assert.deepEqual(step("orphaned", running("none"), { led, desired: "remove" }), { kind: "withdraw" });
+  assert.deepEqual(step("running", running("unhealthy"), { led }), { kind: "withdraw", cause });
+  // It ends, also if it is healthy by now: nobody is led to it any more.
+  assert.deepEqual(step("running", running("healthy"), { cause }), { kind: "halt", cause });
+  for (const ended of [absent, created, { kind: "exited", containerId, exit: { code: 0 } }] as const) {
+    assert.equal(step("running", ended, { led, desired: "shutdown" }).kind, "report");
+  }
 });
 
 test("ends: complete, failed with the code, failed with the Engine's reason", () => {

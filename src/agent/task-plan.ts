@@ -17,8 +17,10 @@ export interface Situation {
   readonly state: TaskState;
   /** Undefined as long as it is not known what there is. */
   readonly observed: Observation | undefined;
-  /** Why we ourselves stopped it, where that makes its end a failure. */
+  /** Why we ourselves stopped it, where that makes its end a failure; it is stopped, however it is by now. */
   readonly cause: string | undefined;
+  /** Names and addresses of networks may lead to it: it is to be withdrawn from them before it is stopped. */
+  readonly led: boolean;
 }
 
 export type Step =
@@ -28,6 +30,8 @@ export type Step =
   | { readonly kind: "prepare" }
   | { readonly kind: "run" }
   | { readonly kind: "inspect" }
+  /** Lets no new connection come to it, and those that are there come to their end; bounded. @see Situation.cause */
+  | { readonly kind: "withdraw"; readonly cause?: string }
   /** @see Situation.cause */
   | { readonly kind: "halt"; readonly cause?: string }
   | { readonly kind: "remove" }
@@ -42,10 +46,10 @@ const rest: Step = { kind: "rest" };
 export function nextStep(situation: Situation): Step {
   const { desired, retired, state, observed } = situation;
   if (!observed) return rest;
-  if (retired) return observed.kind === "absent" ? { kind: "forget" } : clearAway(observed);
-  if (isTerminal(state)) return afterTheEnd(desired, observed);
+  if (retired) return observed.kind === "absent" ? { kind: "forget" } : clearAway(situation, observed);
+  if (isTerminal(state)) return afterTheEnd(situation, observed);
   if (rank(desired) >= rank("shutdown")) {
-    return observed.kind === "running" ? { kind: "halt" } : { kind: "report", state: "shutdown", message: "shutdown" };
+    return observed.kind === "running" ? stop(situation) : { kind: "report", state: "shutdown", message: "shutdown" };
   }
   if (rank(state) < rank("accepted")) return { kind: "report", state: "accepted", message: "accepted" };
   if (rank(state) < rank("preparing")) return { kind: "report", state: "preparing", message: "preparing" };
@@ -60,25 +64,31 @@ export function nextStep(situation: Situation): Step {
 }
 
 /** Finished, whatever the managers wish: nothing of it may run, and with `remove` nothing may be left. */
-function afterTheEnd(desired: TaskState, observed: Observation): Step {
-  if (observed.kind === "running") return { kind: "halt" };
-  return rank(desired) >= rank("remove") && observed.kind !== "absent" ? { kind: "remove" } : rest;
+function afterTheEnd(situation: Situation, observed: Observation): Step {
+  if (observed.kind === "running") return stop(situation);
+  return rank(situation.desired) >= rank("remove") && observed.kind !== "absent" ? { kind: "remove" } : rest;
 }
 
-function clearAway(observed: Observation): Step {
-  return observed.kind === "running" ? { kind: "halt" } : { kind: "remove" };
+function clearAway(situation: Situation, observed: Observation): Step {
+  return observed.kind === "running" ? stop(situation) : { kind: "remove" };
+}
+
+function stop({ led }: Situation, cause?: string): Step {
+  return { kind: led ? "withdraw" : "halt", ...(cause === undefined ? {} : { cause }) };
 }
 
 /** Starting or running. */
-function whileUp({ state, cause }: Situation, observed: Observation): Step {
+function whileUp(situation: Situation, observed: Observation): Step {
+  const { state, cause } = situation;
   switch (observed.kind) {
     case "created":
       return state === "starting" ? { kind: "run" } : failed("the container has never been started");
     case "running":
+      if (cause !== undefined) return stop(situation, cause);
       if (!observed.detail) return { kind: "inspect" };
       switch (observed.detail.health) {
         case "unhealthy":
-          return { kind: "halt", cause: unhealthy };
+          return stop(situation, unhealthy);
         case "starting":
           return rest;
         default:

@@ -5,12 +5,12 @@ import { FakeClock, settled } from "../lib/fake-clock.ts";
 import { silentLogger } from "../lib/log.ts";
 import { seededRandom } from "../lib/random.ts";
 import { rank, type TaskState } from "../model/state.ts";
-import type { AssignedTask, TaskStatus } from "../model/types.ts";
+import type { AssignedTask, AttachedNetwork, TaskStatus } from "../model/types.ts";
 import { FakeExecutor } from "./executor/fake-executor.ts";
 import { fakeTask } from "./fake-manager.ts";
-import { TaskRunner } from "./task.ts";
+import { TaskRunner, type TaskRunnerOptions } from "./task.ts";
 
-function setUp(change: Partial<AssignedTask> = {}) {
+function setUp(change: Partial<AssignedTask> = {}, withdraw?: TaskRunnerOptions["withdraw"]) {
   const clock = new FakeClock();
   const executor = new FakeExecutor();
   const reports: TaskStatus[] = [];
@@ -21,6 +21,7 @@ function setUp(change: Partial<AssignedTask> = {}) {
     clock,
     random: seededRandom(1),
     log: silentLogger,
+    withdraw,
     report: ({ status }) => reports.push(status),
     gone: () => {
       gone = true;
@@ -226,6 +227,74 @@ test("a manager that has ended the task by itself: what runs is stopped, nothing
   await settled();
   assert.deepEqual(executor.calls.slice(3), ["halt t1"]);
   assert.equal(reports.length, before);
+});
+
+const overlay: AttachedNetwork = {
+  Network: {
+    ID: "n1",
+    Version: { Index: 1 },
+    CreatedAt: "",
+    UpdatedAt: "",
+    Labels: {},
+    Name: "front",
+    Driver: "overlay",
+    Predefined: false,
+  },
+  Addresses: ["10.0.1.5/24"],
+  Aliases: [],
+};
+
+test("a task with addresses is withdrawn before it is stopped; one without is stopped at once", async () => {
+  const withdrawn: string[] = [];
+  const withdraw = async ({ ID }: AssignedTask) => void withdrawn.push(ID);
+  for (const Networks of [[overlay], [{ ...overlay, Addresses: [] }]]) {
+    const { runner, executor, states, want } = setUp({ Networks }, withdraw);
+    runner.wake();
+    await settled();
+    await want("shutdown");
+    assert.deepEqual(executor.calls.slice(3), ["halt t1"]);
+    assert.equal(states().at(-1), "shutdown");
+  }
+  assert.deepEqual(withdrawn, ["t1"]);
+});
+
+test("an unhealthy task is withdrawn first, and stopped also if it is healthy by then", async () => {
+  const gate = Promise.withResolvers<void>();
+  const { runner, executor, last } = setUp({ Networks: [overlay] }, () => gate.promise);
+  executor.exitCode = 137;
+  runner.wake();
+  await settled();
+  const show = (health: "healthy" | "unhealthy") =>
+    executor.show("t1", { kind: "running", containerId: "c-t1", detail: { pid: 42, ports: undefined, health } });
+  show("unhealthy");
+  await settled();
+  show("healthy");
+  await settled();
+  assert.equal(last()?.State, "running");
+  gate.resolve();
+  await settled();
+  assert.equal(last()?.Err, "task: non-zero exit (137): dockerexec: unhealthy container");
+});
+
+test("a withdrawal holds up neither the end of the container nor that of the agent", async () => {
+  const untilAborted = (_: AssignedTask, signal: AbortSignal) =>
+    new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  const ends = setUp({ Networks: [overlay] }, untilAborted);
+  ends.runner.wake();
+  await settled();
+  await ends.want("shutdown");
+  assert.equal(ends.last()?.State, "running");
+  ends.executor.exit("t1", { code: 137 });
+  await settled();
+  assert.equal(ends.last()?.State, "shutdown");
+  assert.ok(!ends.executor.calls.includes("halt t1"), "there was nothing left to stop");
+
+  const stops = setUp({ Networks: [overlay] }, untilAborted);
+  stops.runner.wake();
+  await settled();
+  await stops.want("shutdown");
+  await stops.runner.stop();
+  assert.equal(stops.executor.observe("t1")?.kind, "running");
 });
 
 test("always: states only grow, and one step at a time, whatever happens when", async () => {

@@ -32,6 +32,11 @@ export interface TaskRunnerOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /**
+   * Withdraws the task from its networks; bounded, so that its end never waits for long. Absent where this node has no
+   * data plane.
+   */
+  readonly withdraw?: ((task: AssignedTask, signal: AbortSignal) => Promise<void>) | undefined;
   /** A new status, to be stored and reported. */
   readonly report: (runner: TaskRunner) => void;
   /** The task is retired, and nothing is left of it. */
@@ -48,6 +53,8 @@ export class TaskRunner {
   #retired = false;
   #stopped = false;
   #cause: string | undefined;
+  /** Nothing leads to it any more, or that has been waited for long enough. */
+  #withdrawn = false;
   /** Why no step succeeds; shown in the status. */
   #trouble: string | undefined;
   /** Why no step can succeed, as the executor says. */
@@ -57,6 +64,8 @@ export class TaskRunner {
   #retry: Timer | undefined;
   /** Ends the preparation under way, or the wait for a start. */
   #abort: AbortController | undefined;
+  /** Ends the wait for its connections' end. */
+  #withdrawal: AbortController | undefined;
 
   constructor(taskId: string, task: AssignedTask | undefined, status: TaskStatus, options: TaskRunnerOptions) {
     this.taskId = taskId;
@@ -112,6 +121,7 @@ export class TaskRunner {
     this.#retry?.cancel();
     this.#retry = undefined;
     this.#woken = true;
+    if (this.observed?.kind !== "running") this.#endWithdrawal("the container has ended");
     this.#running ??= this.#run();
   }
 
@@ -120,6 +130,7 @@ export class TaskRunner {
     this.#stopped = true;
     this.#retry?.cancel();
     this.#giveUpStart();
+    this.#endWithdrawal("the agent stops");
     await this.#running;
   }
 
@@ -139,7 +150,8 @@ export class TaskRunner {
   #next(): Step {
     const desired = this.#task?.DesiredState ?? "remove";
     const { observed } = this;
-    return nextStep({ desired, retired: this.#retired, state: this.#status.State, observed, cause: this.#cause });
+    const led = !this.#withdrawn && this.#options.withdraw !== undefined && hasAddresses(this.#task);
+    return nextStep({ desired, retired: this.#retired, state: this.#status.State, observed, cause: this.#cause, led });
   }
 
   /** @returns false when there is nothing more to do for now (a retry is set, or it is gone) */
@@ -177,6 +189,9 @@ export class TaskRunner {
         });
       case "inspect":
         return executor.inspect(this.taskId);
+      case "withdraw":
+        this.#cause ??= step.cause;
+        return this.#withdraw();
       case "halt":
         this.#cause ??= step.cause;
         return executor.halt(this.taskId, this.#task?.Spec.ContainerSpec?.StopGracePeriod);
@@ -184,6 +199,21 @@ export class TaskRunner {
       case "forget": // there is nothing left: the executor drops what it remembers of it
         return executor.remove(this.taskId);
     }
+  }
+
+  async #withdraw(): Promise<void> {
+    const task = this.#task;
+    this.#withdrawal = new AbortController();
+    try {
+      if (task) await this.#options.withdraw?.(task, this.#withdrawal.signal);
+    } finally {
+      this.#withdrawal = undefined;
+      this.#withdrawn = true;
+    }
+  }
+
+  #endWithdrawal(why: string): void {
+    this.#withdrawal?.abort(new ShoalError("Canceled", why));
   }
 
   /** A step towards running: it can be given up, and says what it waits for when that takes long. */
@@ -276,6 +306,11 @@ export class TaskRunner {
         return before ? { ContainerStatus: before } : {};
     }
   }
+}
+
+/** The managers have given it addresses, which others are led to. */
+function hasAddresses(task: AssignedTask | undefined): boolean {
+  return task?.Networks.some(({ Addresses }) => Addresses.length > 0) ?? false;
 }
 
 /** The message of the state alone: "preparing", without what it is slow at. */

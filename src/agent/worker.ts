@@ -11,10 +11,12 @@ import type { Random } from "../lib/random.ts";
 import { rank } from "../model/state.ts";
 import type { AssignedTask, TaskStatus } from "../model/types.ts";
 import type { AssignmentsMessage } from "../rpc/services.ts";
+import { type Attachments, isAttachment } from "./attachments.ts";
 import type { Executor } from "./executor/executor.ts";
 import type { StatusReporter } from "./reporter.ts";
 import { TaskRunner } from "./task.ts";
 import type { TaskDatabase } from "./task-database.ts";
+import type { Withdrawals } from "./withdrawals.ts";
 
 export interface WorkerOptions {
   readonly executor: Executor;
@@ -23,6 +25,11 @@ export interface WorkerOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** Both are absent where the node has no data plane. */
+  readonly withdrawals?: Withdrawals | undefined;
+  readonly attachments?: Attachments | undefined;
+  /** As `ExecutorListener.problem`. */
+  readonly onProblem: (text: string | undefined) => void;
 }
 
 export class Worker {
@@ -45,7 +52,10 @@ export class Worker {
   /** Takes up the tasks of the database, and begins to look at what there is. */
   start(): void {
     const { database, executor } = this.#options;
-    for (const { task, status } of database.load()) this.#add(task, status);
+    for (const { task, status } of database.load()) {
+      if (isAttachment(task)) this.#options.attachments?.update(task, status);
+      else this.#add(task, status);
+    }
     executor.start({
       ready: () => this.#ready(),
       changed: (taskId) => this.#changed(taskId),
@@ -80,6 +90,7 @@ export class Worker {
     for (const runner of this.tasks()) {
       if (rank(runner.status.State) >= rank("accepted")) this.#options.reporter.report(runner.taskId, runner.status);
     }
+    this.#options.attachments?.reportAll();
   }
 
   /** @returns false when the message does not follow the last one and nothing was done: ask for a COMPLETE set */
@@ -104,14 +115,23 @@ export class Worker {
 
   #update(task: AssignedTask): void {
     const runner = this.#runners.get(task.ID);
-    if (runner?.retired) this.#comingBack.set(task.ID, task);
+    if (isAttachment(task)) this.#attach(task);
+    else if (runner?.retired) this.#comingBack.set(task.ID, task);
     else if (runner) {
       runner.update(task);
       this.#options.database.put({ task, status: runner.status });
     } else this.#add(task, task.Status).wake();
   }
 
+  /** A task for a user's container. */
+  #attach(task: AssignedTask): void {
+    const { attachments, database } = this.#options;
+    attachments?.update(task);
+    database.put({ task, status: attachments?.statusOf(task.ID) ?? task.Status });
+  }
+
   #remove(taskId: string): void {
+    this.#options.attachments?.remove(taskId);
     this.#comingBack.delete(taskId);
     this.#runners.get(taskId)?.retire();
     this.#options.database.delete(taskId);
@@ -121,7 +141,8 @@ export class Worker {
 
   #keepOnly(assigned: ReadonlySet<string>): void {
     this.#complete = true;
-    for (const taskId of [...this.#runners.keys(), ...this.#comingBack.keys()]) {
+    const attached = this.#options.attachments?.taskIds() ?? [];
+    for (const taskId of [...this.#runners.keys(), ...this.#comingBack.keys(), ...attached]) {
       if (!assigned.has(taskId)) this.#remove(taskId);
     }
     this.#clearStrays();
@@ -147,12 +168,13 @@ export class Worker {
   }
 
   #runner(taskId: string, task: AssignedTask | undefined, status: TaskStatus): TaskRunner {
-    const { executor, clock, random, log } = this.#options;
+    const { executor, withdrawals, clock, random, log } = this.#options;
     const runner = new TaskRunner(taskId, task, status, {
       executor,
       clock,
       random,
       log,
+      withdraw: withdrawals && ((withdrawn, signal) => withdrawals.withdraw(withdrawn, signal)),
       report: (reporting) => this.#report(reporting),
       gone: (gone) => this.#gone(gone),
     });
@@ -163,9 +185,14 @@ export class Worker {
 
   #report(runner: TaskRunner): void {
     if (runner.retired || !runner.task) return;
-    this.#options.database.put({ task: runner.task, status: runner.status });
-    this.#options.reporter.report(runner.taskId, runner.status);
+    this.reportStatus(runner.task, runner.status);
     this.#tell(runner.taskId);
+  }
+
+  /** Keeps and reports a task's new status. */
+  reportStatus(task: AssignedTask, status: TaskStatus): void {
+    this.#options.database.put({ task, status });
+    this.#options.reporter.report(task.ID, status);
   }
 
   #gone({ taskId }: TaskRunner): void {
@@ -191,6 +218,7 @@ export class Worker {
   #problem(text: string | undefined): void {
     this.#outage = text;
     for (const runner of this.#runners.values()) runner.outage(text);
+    this.#options.onProblem(text);
   }
 
   #tell(taskId: string): void {

@@ -2,6 +2,8 @@
  * The Docker API as a whole: all its parts put together, for the daemon. One API answers on any number of servers.
  */
 import { createServer, type Server } from "node:http";
+import { attachRoutes } from "./attach.ts";
+import { auditRoutes } from "./audit.ts";
 import type { ApiContext, Route } from "./context.ts";
 import { eventRoutes } from "./events.ts";
 import { logRoutes } from "./logs.ts";
@@ -37,6 +39,8 @@ export function createApi(context: ApiContext): Api {
     ...logRoutes(context),
     ...eventRoutes(context, events),
     ...networkRoutes(context),
+    ...attachRoutes(context),
+    ...auditRoutes(context),
     ...secretConfigRoutes(context),
   ];
   const server = new ApiServer({ context, routes, versions, onRequest: () => events.follow() });

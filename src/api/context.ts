@@ -1,5 +1,6 @@
 /** What the API's resources are built from: the node that they act on, and the shape of a route. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ContainerAttachments } from "../agent/attachments.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
@@ -13,6 +14,10 @@ export interface LocalNode {
   info(): LocalNodeInfo;
   /** Present while this node is an active manager. */
   manager(): ActiveManager | undefined;
+  /** For containers on networks of the swarm; undefined where this node takes part in none. */
+  attachments(): ContainerAttachments | undefined;
+  /** What of its networks is not as the managers have it, a line each; undefined where it is in no swarm. */
+  auditNetworks(): Promise<readonly string[] | undefined>;
   /** Starts a new swarm; resolves to the node id when the node is Ready. Nothing stays behind when it fails. */
   init(request: SwarmInitRequest): Promise<string>;
   /**

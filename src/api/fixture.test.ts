@@ -61,6 +61,8 @@ export async function openFixture(more: { engineSocket?: string; logs?: LogSourc
   const node: LocalNode = {
     info: () => ({ NodeID: "self", LocalNodeState: "active", ControlAvailable: true }),
     manager: () => manager,
+    attachments: () => undefined,
+    auditNetworks: async () => [],
     init: () => assert.fail("no init in this test"),
     join: () => assert.fail("no join in this test"),
     unlock: () => assert.fail("no unlock in this test"),

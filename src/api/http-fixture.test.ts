@@ -10,6 +10,7 @@ import {
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { ContainerAttachments } from "../agent/attachments.ts";
 import type { Clock } from "../lib/clock.ts";
 import { systemClock } from "../lib/clock.ts";
 import { newId } from "../lib/ids.ts";
@@ -40,6 +41,7 @@ export class FakeNode implements LocalNode {
   controlAvailable = false;
   error = "";
   active: ActiveManager | undefined;
+  networks: ContainerAttachments | undefined;
   readonly inits: SwarmInitRequest[] = [];
   readonly joins: SwarmJoinRequest[] = [];
   readonly unlocks: string[] = [];
@@ -62,6 +64,14 @@ export class FakeNode implements LocalNode {
 
   manager(): ActiveManager | undefined {
     return this.active;
+  }
+
+  attachments(): ContainerAttachments | undefined {
+    return this.networks;
+  }
+
+  auditNetworks() {
+    return Promise.resolve([]);
   }
 
   async init(request: SwarmInitRequest): Promise<string> {

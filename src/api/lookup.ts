@@ -60,9 +60,10 @@ export function lookupTask(view: View, text: string): Task {
 
 export function lookupNetwork(view: View, text: string): Network {
   return lookup("network", text, {
-    get: (id) => view.network(id),
+    // A removed one is there for its last tasks only.
+    get: (id) => optional(view.network(id)).find(({ Removed }) => !Removed),
     named: (name) => optional(view.networkByName(name)),
-    all: () => view.all("networks"),
+    all: () => filter(view.all("networks"), ({ Removed }) => !Removed),
   });
 }
 

@@ -4,6 +4,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { defaultIngressSpec } from "../model/networks.ts";
 import type { ServiceSpec } from "../model/types.ts";
 import { filtersOf, openFixture, plainSpec } from "./fixture.test.ts";
 
@@ -95,8 +96,8 @@ test("bad specs are refused in Swarm's words, and nothing is stored", async () =
     ],
     [
       { ...web, EndpointSpec: { Ports: [{ TargetPort: 80 }] } },
-      501,
-      "ingress ports need the routing mesh, which this version does not have yet; publish with mode=host",
+      400,
+      `${prefix("FailedPrecondition")}service needs ingress network, but no ingress network is present`,
     ],
     [
       { Name: "web", TaskTemplate: { Runtime: "plugin", PluginSpec: {} } },
@@ -364,9 +365,12 @@ test("networks are stored by id, at either place; one of the Engine's own is ref
   await new Promise<void>((resolve) => engine.listen(engineSocket, resolve));
   try {
     const { call, store } = await openFixture({ engineSocket });
-    await store.update((tx) =>
-      tx.create("networks", { ID: "hostnetid", Name: "host", Labels: {}, Driver: "host", Predefined: true }),
-    );
+    await store.update((tx) => {
+      tx.create("networks", { ID: "hostnetid", Name: "host", Labels: {}, Driver: "host", Predefined: true });
+      const overlay = { Labels: {}, Driver: "overlay", Predefined: false };
+      tx.create("networks", { ID: "ingressid", Name: "ingress", ...overlay, Spec: defaultIngressSpec });
+      tx.create("networks", { ID: "goneid", Name: "gone", ...overlay, Removed: true });
+    });
     const on = (Target: string): ServiceSpec => ({
       Name: "web",
       TaskTemplate: { ContainerSpec: { Image: "bb:1" }, Networks: [{ Target }] },
@@ -378,6 +382,8 @@ test("networks are stored by id, at either place; one of the Engine's own is ref
         "The network mynet cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver.",
       ],
       ["nonet", 404, "network nonet not found"],
+      ["gone", 404, "network gone not found"],
+      ["goneid", 404, "network goneid not found"],
       [
         "ingress",
         400,

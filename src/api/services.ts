@@ -11,8 +11,8 @@
 import { isDeepStrictEqual } from "node:util";
 import { assert, ShoalError } from "../lib/errors.ts";
 import { newId } from "../lib/ids.ts";
-import { unsharedEndpoint } from "../manager/allocator/allocator.ts";
-import { portConflict } from "../manager/allocator/ports.ts";
+import { unsharedEndpoint } from "../manager/allocator/endpoint.ts";
+import { portConflict, portLock } from "../manager/allocator/ports.ts";
 import { parseConstraints } from "../manager/scheduler/constraint.ts";
 import { randomName } from "../model/names.ts";
 import { decodeServiceSpec } from "../model/service-decode.ts";
@@ -30,7 +30,7 @@ import { type Filters, parseFilters } from "./filters.ts";
 import { lookupService } from "./lookup.ts";
 import { currentView, requireManager } from "./membership.ts";
 import { strictFlag, versionParameter } from "./query.ts";
-import { resolveNetworks } from "./service-networks.ts";
+import { holdNetworks, resolveNetworks } from "./service-networks.ts";
 
 const acceptedFilters = ["name", "id", "label", "mode", "runtime"];
 const registryAuthHeader = "x-registry-auth";
@@ -110,7 +110,8 @@ async function createService(context: ApiContext, request: ApiRequest): Promise<
       throw new ShoalError("AlreadyExists", `name conflicts with an existing object: service ${name} already exists`);
     }
     refusePortConflict(tx, id, spec);
-    const endpoint = unsharedEndpoint(spec);
+    holdNetworks(tx, spec);
+    const endpoint = unsharedEndpoint(spec, tx);
     tx.create("services", {
       ID: id,
       Name: name,
@@ -131,7 +132,7 @@ function nameTaken(tx: Transaction, name: string): boolean {
 
 function refusePortConflict(tx: Transaction, id: string, spec: ServiceSpec): void {
   for (const { PublishedPort } of spec.EndpointSpec?.Ports ?? [])
-    if (PublishedPort) tx.takeLock(`port ${PublishedPort}`);
+    if (PublishedPort) tx.takeLock(portLock(PublishedPort));
   const conflict = portConflict(tx, id, spec.EndpointSpec?.Ports);
   if (conflict) throw new ShoalError("InvalidArgument", conflict);
 }
@@ -185,6 +186,7 @@ function applyUpdate(tx: Transaction, id: string, change: RequestedUpdate): void
   }
   if (!isDeepStrictEqual(current.Spec.EndpointSpec, change.spec.EndpointSpec)) refusePortConflict(tx, id, change.spec);
   tx.checkVersion(service, change.version);
+  holdNetworks(tx, change.rollback ? (previous?.Spec ?? change.spec) : change.spec, current.Spec);
   const { UpdateStatus: _, ...rest } = service;
   if (change.rollback) {
     assert(previous, "looked at above");
@@ -256,7 +258,7 @@ async function deleteService({ node }: ApiContext, request: ApiRequest): Promise
 }
 
 /** The spec in the request's body, well-typed, its networks by their ids. */
-async function requestedSpec({ engineSocket }: ApiContext, view: View, request: ApiRequest): Promise<ServiceSpec> {
+async function requestedSpec(context: ApiContext, view: View, request: ApiRequest): Promise<ServiceSpec> {
   const body = await request.body();
   let spec: ServiceSpec;
   try {
@@ -264,7 +266,7 @@ async function requestedSpec({ engineSocket }: ApiContext, view: View, request: 
   } catch (error) {
     throw inDaemonsWords(error);
   }
-  await resolveNetworks(spec.TaskTemplate?.Networks ?? [], { view, engineSocket, signal: request.signal });
+  await resolveNetworks(spec.TaskTemplate?.Networks ?? [], view, context, request.signal);
   return spec;
 }
 

@@ -80,10 +80,19 @@ export function* eventsOf(commit: Commit, view: View, now: number): Iterable<Swa
     const actor = actorOf(change, commit, view);
     const object = change.after ?? change.before;
     if (!actor || !object) continue;
-    const Action = !change.before ? "create" : !change.after ? "remove" : "update";
+    const Action = actionOf(change);
+    if (Action === undefined) continue;
     const atMs = Action === "remove" ? now : parseRfc3339(object.UpdatedAt);
     yield { Type: actor.type, Action, Actor: { ID: change.id, Attributes: actor.attributes }, atMs };
   }
+}
+
+/** A network is removed for users when it is marked so; undefined for what comes of it later. */
+function actionOf(change: Change): SwarmEvent["Action"] | undefined {
+  if (change.table === "networks" && (change.before?.Removed || change.after?.Removed)) {
+    return change.before?.Removed ? undefined : "remove";
+  }
+  return !change.before ? "create" : !change.after ? "remove" : "update";
 }
 
 /** The lead has gone from one manager to another. */

@@ -7,6 +7,7 @@
 import { compareSpecs, type SpecDifference } from "../manager/orchestrator/spec-difference.ts";
 import { matchesNode, parseConstraints } from "../manager/scheduler/constraint.ts";
 import { joinTask } from "../model/join.ts";
+import { networkOptions } from "../model/networks.ts";
 import { taskStates } from "../model/state.ts";
 import type { AssignedTask, AttachedNetwork, ServiceSpec, Task, TaskStatus } from "../model/types.ts";
 import type { View } from "../store/store.ts";
@@ -76,6 +77,7 @@ class Selection {
 
   matches(task: Task): boolean {
     return (
+      !task.Attachment && // a user's container is nobody's task
       (this.#services.size === 0 || this.#services.has(task.ServiceID)) &&
       (this.#nodes.size === 0 || this.#nodes.has(task.NodeID)) &&
       (this.#desiredStates.size === 0 || this.#desiredStates.has(task.DesiredState)) &&
@@ -173,6 +175,9 @@ function statusJson(status: TaskStatus): object {
 }
 
 function attachmentJson({ Network: network, Addresses: addresses }: AttachedNetwork): object {
+  const { Spec: spec, Allocated: allocated } = network;
+  const { Driver, Options, Config } = spec?.IPAM ?? {};
+  const options = spec && Object.keys(spec.Options).length > 0 ? spec.Options : undefined;
   return {
     Network: {
       ID: network.ID,
@@ -182,11 +187,35 @@ function attachmentJson({ Network: network, Addresses: addresses }: AttachedNetw
       Spec: {
         Name: network.Name,
         Labels: network.Labels,
-        DriverConfiguration: { Name: network.Driver },
+        DriverConfiguration: { Name: network.Driver, ...(options && { Options: options }) },
+        ...(spec?.Internal && { Internal: true }),
+        ...(spec?.Attachable && { Attachable: true }),
+        ...(spec?.Ingress && { Ingress: true }),
+        ...(spec && {
+          IPAMOptions: {
+            Driver: { Name: Driver, ...(Options && Object.keys(Options).length > 0 && { Options }) },
+            ...(Config?.length && { Configs: Config }),
+          },
+        }),
+        ...(spec?.ConfigFrom && { ConfigFrom: { Network: spec.ConfigFrom } }),
         Scope: "swarm",
       },
-      DriverState: { Name: network.Driver },
-      IPAMOptions: { Driver: {} },
+      DriverState: {
+        Name: network.Driver,
+        ...(allocated && { Options: { [networkOptions.vxlanIds]: String(allocated.VxlanID), ...options } }),
+      },
+      IPAMOptions: allocated
+        ? {
+            Driver: { Name: Driver ?? "default" },
+            Configs: [
+              {
+                Subnet: allocated.Subnet,
+                ...(allocated.IPRange && { Range: allocated.IPRange }),
+                Gateway: allocated.Gateway,
+              },
+            ],
+          }
+        : { Driver: {} },
     },
     ...(addresses.length > 0 && { Addresses: addresses }),
   };

@@ -1,5 +1,6 @@
 /** What the Engine checks of a `swarm init` or `join` before it starts anything. Its texts. */
 import { isIP } from "node:net";
+import { overlaps, parseCidr } from "../lib/ipv4.ts";
 import { clusterName } from "../model/cluster.ts";
 import type { SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
 import { badRequest } from "./errors.ts";
@@ -53,37 +54,16 @@ function validateAvailability(availability: string): void {
 function validatePools(pools: readonly string[], subnetSize: number): void {
   if (subnetSize > longestSubnetSize) throw badRequest(`subnet size is out of range: ${subnetSize}`);
   const ranges = pools.map((pool) => {
-    const range = parseCidr(pool);
+    const range = parseCidr(pool)?.range;
     if (!range) throw badRequest(`invalid base pool ${pool}: invalid CIDR address: ${pool}`);
     if (subnetSize < range.length) {
       throw badRequest(`invalid CIDR: ${JSON.stringify(pool)}. Subnet size is too small for pool: ${subnetSize}`);
     }
-    return { pool, ...range };
+    return { pool, range };
   });
   for (const [at, one] of ranges.entries()) {
     for (const other of ranges.slice(at + 1)) {
-      if (overlap(one, other)) throw badRequest(`Pool overlap: ${one.pool} and ${other.pool}`);
+      if (overlaps(one.range, other.range)) throw badRequest(`Pool overlap: ${one.pool} and ${other.pool}`);
     }
   }
-}
-
-interface Range {
-  readonly length: number;
-  /** The network's address as a number; its host bits are zero. */
-  readonly network: number;
-}
-
-/** An IPv4 network (`10.0.0.0/8`); undefined for anything else. */
-function parseCidr(text: string): Range | undefined {
-  const [address = "", lengthText = "", more] = text.split("/");
-  const length = Number(lengthText);
-  if (more !== undefined || isIP(address) !== 4 || !/^\d{1,2}$/.test(lengthText) || length > 32) return undefined;
-  const number = address.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
-  const size = 2 ** (32 - length);
-  return { length, network: Math.floor(number / size) * size };
-}
-
-function overlap(one: Range, other: Range): boolean {
-  const size = 2 ** (32 - Math.min(one.length, other.length));
-  return Math.floor(one.network / size) === Math.floor(other.network / size);
 }

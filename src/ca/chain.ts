@@ -73,6 +73,24 @@ export function checkRootCertificate(rootCertificate: string, now: number): void
   for (const root of parseRoots(rootCertificate)) checkValidity(root, now);
 }
 
+/**
+ * The authorities in a chain that a trusted root has signed: while a root is rotated, the new one. They are to be trusted
+ * by themselves, as a stock manager makes that one without the identifier of the key that signed it: both roots have one
+ * name, so that OpenSSL takes it for self-signed and follows it no further.
+ * @param chain PEM of what a manager has shown; "" is none
+ * @param rootCertificate PEM bundle of the trusted roots
+ * @param now milliseconds since the epoch
+ * @returns PEM, perhaps ""
+ */
+export function vouchedFor(chain: string, rootCertificate: string, now: number): string {
+  const roots = parseRoots(rootCertificate);
+  const vouched = (chain === "" ? [] : certificatesOf(chain)).filter((authority) => {
+    const isValid = now >= authority.validFromDate.getTime() && now <= authority.validToDate.getTime();
+    return authority.ca && isValid && roots.some((root) => isSignedBy(authority, root));
+  });
+  return vouched.map(String).join("");
+}
+
 /** Throws FailedPrecondition, in Swarm's words where it has expired, unless the node's certificate is valid now. */
 export function checkStillValid({ notBefore, notAfter }: NodeCertificateInfo, now: number): void {
   if (now > notAfter) refuse(certificatesExpired);

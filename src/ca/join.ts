@@ -10,7 +10,7 @@ import { isShoalError, ShoalError } from "../lib/errors.ts";
 import type { Random } from "../lib/random.ts";
 import type { NodeAvailability } from "../model/types.ts";
 import type { BootstrapClient, CertificateClient, IssueRequest, NodeIdentity } from "../rpc/services.ts";
-import { checkRootCertificate, verifyNodeCertificate } from "./chain.ts";
+import { checkRootCertificate, verifyNodeCertificate, vouchedFor } from "./chain.ts";
 import { newCertificateRequest } from "./request.ts";
 import { checkRootAgainstToken, digestOfToken } from "./tokens.ts";
 
@@ -44,10 +44,10 @@ export interface JoinOptions extends Surroundings {
 export async function joinWithToken(options: JoinOptions): Promise<NodeIdentity> {
   const { client, address, token, availability } = options;
   digestOfToken(token);
-  const rootCA = await retried(options, (signal) => client.rootCertificate(address, signal));
+  const { rootCertificate: rootCA, chain } = await retried(options, (signal) => client.proof(address, signal));
   checkRootAgainstToken(rootCA, token);
   checkRootCertificate(rootCA, options.clock.now());
-  const connection = client.connect(address, rootCA);
+  const connection = client.connect(address, rootCA + vouchedFor(chain, rootCA, options.clock.now()));
   try {
     return await obtain({ ...options, connection, rootCA, request: { token, availability } });
   } finally {

@@ -6,6 +6,8 @@ import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import prerequisites from "../../scripts/prerequisites.json" with { type: "json" };
+import { messageOf } from "../lib/errors.ts";
+import { chainsInTheWay, linksTooSmall, mtuOfLink, swarmPorts, takenBy } from "./doctor-network.ts";
 
 interface Finding {
   /** What was looked for: "kernel: vxlan", "program: nft", "port: 2377/tcp". */
@@ -42,7 +44,17 @@ const trials: readonly Trial[] = [
     subject: "kernel: nftables with NAT",
     cost: "no service addresses and no published ports of the cluster",
     script: `printf '%s\\n' 'table ip trial {' ' chain pre {' '  type nat hook prerouting priority dstnat;' \
-'  tcp dport 80 dnat to 127.0.0.1' ' }' '}' | nft -f -`,
+'  meta l4proto tcp dnat to numgen inc mod 2 map { 0 : 127.0.0.1, 1 : 127.0.0.2 }' ' }' '}' | nft -f -`,
+  },
+  {
+    subject: "kernel: bridge netfilter",
+    cost: "no service addresses: packets between containers are not looked at",
+    script: "modprobe br_netfilter 2>/dev/null || true; test -e /proc/sys/net/bridge/bridge-nf-call-iptables",
+  },
+  {
+    subject: "encryption: WireGuard in the kernel, or the program wireguard-go",
+    cost: "this node refuses tasks on encrypted networks",
+    script: "command -v wg; ip link add trial0 type wireguard 2>/dev/null || command -v wireguard-go",
   },
   {
     subject: "kernel: overlayfs",
@@ -51,11 +63,6 @@ const trials: readonly Trial[] = [
 mount -t overlay overlay -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work /mnt/merged`,
   },
 ];
-
-const ports = [
-  { port: 2377, protocol: "tcp", cost: "a manager cannot serve its nodes (choose another with --listen-addr)" },
-  { port: 4789, protocol: "udp", cost: "no overlay networks (choose another with --data-path-port)" },
-] as const;
 
 /** Looks at everything; never fails, what cannot be known is "unknown". */
 async function diagnose(): Promise<Finding[]> {
@@ -71,10 +78,35 @@ async function diagnose(): Promise<Finding[]> {
       ),
     );
   }
-  for (const { port, protocol, cost } of ports) {
-    findings.push(finding(`port: ${port}/${protocol}`, cost, isTaken(port, protocol) ? "in use" : undefined));
+  for (const one of swarmPorts) {
+    const { port, protocol, cost } = one;
+    findings.push(finding(`port: ${port}/${protocol}`, cost, takenBy(port, protocol)));
+    findings.push(await firewall(one));
   }
+  const small = linksTooSmall(await output("ip", ["-4", "route", "show", "default"]), mtuOfLink);
+  findings.push(finding("network: MTU", "overlay networks lose large packets", small.join("; ") || undefined));
   return findings;
+}
+
+/** A firewall that seems to be in the port's way: what its rules mean in the end can't be known. */
+async function firewall(port: (typeof swarmPorts)[number]): Promise<Finding> {
+  const subject = `firewall: ${port.port}/${port.protocol}`;
+  const cost = "other nodes cannot reach this one";
+  try {
+    const chains = chainsInTheWay(await output("nft", ["--json", "list", "ruleset"]), port);
+    if (chains.length === 0) return finding(subject, cost, undefined);
+    const detail = `${chains.join(", ")} drops by default, and no rule beside it names the port`;
+    return { subject, state: "unknown", detail, cost };
+  } catch (error) {
+    return { subject, state: "unknown", detail: messageOf(error), cost };
+  }
+}
+
+function output(program: string, args: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const limits = { timeout: trialLimitMs, maxBuffer: 64 * 1024 * 1024 };
+    execFile(program, args, limits, (error, stdout) => (error ? reject(error) : resolve(stdout)));
+  });
 }
 
 /** Prints what is not fine. Exit status 1 where something is missing. */
@@ -124,18 +156,4 @@ function controlGroups(): Finding {
 function isOnPath(program: string): boolean {
   const directories = [...(process.env.PATH ?? "").split(delimiter), "/usr/local/sbin", "/usr/sbin", "/sbin"];
   return directories.some((directory) => directory !== "" && existsSync(join(directory, program)));
-}
-
-/** Whether a socket of this network namespace is bound to the port, of either IP version. */
-function isTaken(port: number, protocol: "tcp" | "udp"): boolean {
-  const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
-  const listening = "0A";
-  for (const file of [`/proc/net/${protocol}`, `/proc/net/${protocol}6`]) {
-    if (!existsSync(file)) continue; // a kernel without IPv6
-    for (const line of readFileSync(file, "utf8").split("\n").slice(1)) {
-      const [, local, , state] = line.trim().split(/\s+/);
-      if (local?.endsWith(suffix) && (protocol === "udp" || state === listening)) return true;
-    }
-  }
-  return false;
 }

@@ -60,7 +60,12 @@ for (const [name, description] of [
 program
   .command("doctor")
   .description("say what this machine lacks, and what that costs")
-  .action(async () => (await import("./doctor.ts")).doctor());
+  .option("--audit", "instead compare the running node's networks in the kernel with what the managers say")
+  .option("-H, --host <address>", "the daemon that is asked for that", "unix:///run/shoal/shoal.sock")
+  .action(async ({ audit, host }: { audit?: boolean; host: string }) => {
+    if (audit) await (await import("./audit.ts")).audit(host);
+    else await (await import("./doctor.ts")).doctor();
+  });
 
 function collect(value: string, earlier: string[]): string[] {
   return [...earlier, value];

@@ -5,14 +5,21 @@
 import { ShoalError } from "../lib/errors.ts";
 import type { NodePart } from "../playground/machine.ts";
 import { Playground, type PlaygroundNode } from "../playground/playground.ts";
-import { ensureSampleImage, ensureSampleService, sampleImage, samplePort } from "../playground/sample.ts";
+import {
+  ensureSampleImage,
+  ensureSampleStack,
+  sampleImage,
+  samplePort,
+  sampleService,
+  sampleStack,
+} from "../playground/sample.ts";
 
 export interface UpCommandOptions {
   readonly nodes: number;
   readonly managers: number;
   /** False leaves the nodes without a swarm. */
   readonly swarm?: boolean;
-  /** Deploys the sample service, and says how to go on. */
+  /** Deploys the sample stack, and says how to go on. */
   readonly sample?: boolean;
 }
 
@@ -59,15 +66,16 @@ export function heal(node: string): Promise<void> {
 async function deploySample(playground: Playground): Promise<void> {
   const nodes = (await playground.list()).map(({ name }) => playground.layout.nodeByName(name));
   await Promise.all(nodes.map(({ engineSocket }) => ensureSampleImage(engineSocket)));
-  await ensureSampleService(nodes);
+  await ensureSampleStack(nodes);
   print(`${table(await playground.list())}
 
-The service "hello" answers on each node: http://${nodes[0]!.address}:${samplePort}/ (image ${sampleImage})
+The stack "${sampleStack}" (image ${sampleImage}) answers on every node, whichever runs it:
+${nodes.map(({ address }) => `  http://${address}:${samplePort}/`).join("\n")}
 
 Point docker at the swarm:
   export DOCKER_HOST=unix://${nodes[0]!.socket}
   docker node ls
-  docker service ps hello`);
+  docker service ps ${sampleService}`);
 }
 
 function table(nodes: readonly PlaygroundNode[]): string {

@@ -32,7 +32,8 @@ test("every manager seals its own disk when the key is set, rotated, and taken a
     const locks: AutoLock[] = [];
     for (const path of paths) {
       const keys = new NodeKeys(path, systemRandom);
-      await keys.create();
+      keys.make();
+      await keys.beManager(systemRandom.bytes(32), undefined);
       locks.push(new AutoLock(store, keys, silentLogger));
     }
     const [first, second] = [newUnlockKey(systemRandom), newUnlockKey(systemRandom)];

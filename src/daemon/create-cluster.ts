@@ -7,8 +7,9 @@ import { newUnlockKey } from "../ca/unlock-key.ts";
 import type { Clock } from "../lib/clock.ts";
 import { newId } from "../lib/ids.ts";
 import type { Random } from "../lib/random.ts";
+import { allocateNetwork } from "../manager/allocator/subnets.ts";
 import { newCluster } from "../model/cluster.ts";
-import { predefinedNetworks } from "../model/networks.ts";
+import { defaultIngressName, defaultIngressSpec, predefinedNetworks } from "../model/networks.ts";
 import type { SwarmInitRequest } from "../model/types.ts";
 import type { NodeIdentity } from "../rpc/services.ts";
 import { dataKeyBytes } from "../store/encryption.ts";
@@ -52,16 +53,16 @@ export async function createCluster(
   const expiryNanoseconds = cluster.Spec.CAConfig?.NodeCertExpiry;
   const chain = await authority.issue({ csr, nodeId, role: "manager", clusterId, expiryNanoseconds, now: clock.now() });
   const identity: NodeIdentity = { nodeId, clusterId, role: "manager", chain, key, rootCA: root.certificate };
-  await options.keys.create(unlockKey);
+  const dataKey = random.bytes(dataKeyBytes);
+  options.keys.make();
+  await options.keys.beManager(dataKey, unlockKey);
   await options.identityFiles.save(identity);
 
-  const dataKey = random.bytes(dataKeyBytes);
-  await options.keys.setDataKey(dataKey);
   const { backend } = openSingle({ dataDirectory, nodeId, dataKey, random });
   const store = await Store.open(backend, clock);
   try {
     await store.update((tx) => {
-      tx.create("cluster", cluster);
+      const made = tx.create("cluster", cluster);
       tx.create("nodes", {
         ID: nodeId,
         Spec: { Labels: {}, Role: "manager", Availability: request.Availability || "active" },
@@ -71,6 +72,16 @@ export async function createCluster(
         Certificate: { State: "issued", Role: "manager", CSR: csr, Certificate: chain },
       });
       for (const network of predefinedNetworks(() => newId(random))) tx.create("networks", network);
+      // The first, so that it gets the first subnet.
+      tx.create("networks", {
+        ID: newId(random),
+        Name: defaultIngressName,
+        Labels: {},
+        Driver: "overlay",
+        Predefined: false,
+        Spec: defaultIngressSpec,
+        Allocated: allocateNetwork(tx, made, defaultIngressSpec),
+      });
     });
   } finally {
     await store.close();

@@ -26,8 +26,8 @@ function failsWith(code: StatusCode, message: RegExp) {
 
 async function made(): Promise<NodeKeys> {
   const keys = keysOf();
-  await keys.create();
-  await keys.setDataKey(dataKey);
+  keys.make();
+  await keys.beManager(dataKey, undefined);
   return keys;
 }
 
@@ -64,18 +64,31 @@ test("locked: only the unlock key opens it, and nothing of the keys is in the fi
   assert.equal(await readFile(path, "utf8"), content, "already so: not written again");
   await again.protect(second);
   await assert.rejects(keysOf().unlock(first), failsWith("Unauthenticated", /./));
-  await again.setDataKey(undefined);
-  assert.throws(() => again.dataKey, failsWith("FailedPrecondition", /it is no manager/));
-  assert.equal(await keysOf().load(), "locked", "a change of what is in it keeps the lock");
   await again.protect(undefined);
   assert.equal(await keysOf().load(), "open");
 });
 
-test("a node that enters a locked swarm is locked from the start", async () => {
+test("who becomes a worker has no data key, nothing to lock, and opens what it has sealed before", async () => {
+  const key = newUnlockKey(systemRandom);
+  const keys = await made();
+  await keys.protect(key);
+  assert.ok(keys.areManagers);
+  const sealed = keys.seal(Buffer.from("secret"), "place");
+  await keys.beWorker();
+  const again = keysOf();
+  assert.equal(await again.load(), "open");
+  assert.ok(!again.areManagers);
+  assert.throws(() => again.dataKey, failsWith("FailedPrecondition", /it is no manager/));
+  assert.equal(again.open(sealed, "place").toString(), "secret");
+});
+
+test("a manager that enters a locked swarm is locked from the start: nothing is on its disk before", async () => {
   const key = newUnlockKey(systemRandom);
   const keys = keysOf();
-  await keys.create(key);
-  await keys.setDataKey(dataKey);
+  keys.make();
+  keys.seal(Buffer.from("secret"), "place");
+  await assert.rejects(stat(path), { code: "ENOENT" });
+  await keys.beManager(dataKey, key);
   const again = keysOf();
   assert.equal(await again.load(), "locked");
   await again.unlock(key);

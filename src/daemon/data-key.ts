@@ -48,10 +48,12 @@ export class NodeKeys implements Sealer {
     this.#random = random;
   }
 
-  /** Fresh keys for a node that enters a swarm; sealed from the first byte on where there is an unlock key already. */
-  async create(unlockKey?: string): Promise<void> {
-    await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
-    await this.#write({ node: this.#newKey() }, unlockKey);
+  /**
+   * Fresh keys for a node that enters a swarm, in memory alone: it is known only later with what they are to be sealed.
+   * `beManager` or `beWorker` writes them.
+   */
+  make(): void {
+    this.#take({ node: this.#newKey() }, undefined);
   }
 
   /** `locked` when only the unlock key opens the file. DataLoss where it is missing or damaged. */
@@ -92,13 +94,20 @@ export class NodeKeys implements Sealer {
     return Buffer.from(data, "base64");
   }
 
-  /** The data key of the cluster that this node becomes a manager of; undefined when it is one no longer. */
-  setDataKey(key: Uint8Array | undefined): Promise<void> {
-    return this.#change(async () => {
-      const { texts, unlockKey } = this.#present();
-      const data = key && { data: Buffer.from(key).toString("base64") };
-      await this.#write({ node: texts.node, ...data }, unlockKey);
-    });
+  /** Whether they are a manager's: sealed as its cluster wants it. */
+  get areManagers(): boolean {
+    return this.#present().texts.data !== undefined;
+  }
+
+  /** The node becomes a manager of the cluster with this data key and (undefined: autolock is off) unlock key. */
+  beManager(dataKey: Uint8Array, unlockKey: string | undefined): Promise<void> {
+    const data = Buffer.from(dataKey).toString("base64");
+    return this.#change(() => this.#write({ node: this.#present().texts.node, data }, unlockKey));
+  }
+
+  /** The node is a worker: it has no key of the cluster's, and nothing to lock. */
+  beWorker(): Promise<void> {
+    return this.#change(() => this.#write({ node: this.#present().texts.node }, undefined));
   }
 
   seal(plain: Uint8Array, what: string): Buffer {
@@ -138,6 +147,7 @@ export class NodeKeys implements Sealer {
       unlockKey === undefined
         ? { version: 1, seal: "none", keys }
         : { version: 1, seal: "unlock-key", sealed: this.#sealed(keys, unlockKey) };
+    await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
     await writeFileDurably(this.#path, JSON.stringify(file), 0o600);
     this.#take(keys, unlockKey);
   }

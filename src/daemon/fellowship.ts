@@ -1,26 +1,27 @@
 /**
  * A manager among the others: lets new ones into the store (the first time, it moves the store from LMDB into etcd),
- * takes those out that go, says in the store that this one is there, and brings logs together that come from nodes
- * whose sessions are with different managers.
+ * takes those out that go, says in the store that this one is there, and asks the others for the logs of their nodes.
  */
 
-import { rm } from "node:fs/promises";
 import { type Clock, pause } from "../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import { merge } from "../lib/merge.ts";
 import type { Random } from "../lib/random.ts";
 import type { Fellows, Manager } from "../manager/manager.ts";
-import { type JoinStoreRequest, PeerConnection, type PeerService, type TaskSelector } from "../rpc/peers.ts";
-import type { Caller, LogMessage, LogOptions, NodeIdentity } from "../rpc/services.ts";
-import type { StoredRecord } from "../store/backend.ts";
+import {
+  type JoinStoreRequest,
+  type LogsRequest,
+  PeerConnection,
+  type PeerService,
+  type StoreTicket,
+} from "../rpc/peers.ts";
+import type { Caller, LogMessage, NodeIdentity } from "../rpc/services.ts";
 import { EtcdReplica } from "../store/etcd/etcd-replica.ts";
-import { findEtcd } from "../store/etcd/process.ts";
+import { findEtcd } from "../store/etcd/program.ts";
 import type { MovableReplica } from "../store/movable.ts";
-import type { Replica, ReplicaTicket } from "../store/replica.ts";
+import type { Replica } from "../store/replica.ts";
 import type { Store } from "../store/store.ts";
-import { type TableName, tableNames } from "../store/tables.ts";
-import { etcdOptions, storeDirectory } from "./open-store.ts";
+import { etcdOptions, removeSingle } from "./open-store.ts";
 import type { NodeState } from "./state-file.ts";
 
 export interface FellowshipOptions {
@@ -72,7 +73,7 @@ export class Fellowship implements PeerService, Fellows {
     if (place instanceof EtcdReplica) await place.remove(nodeId);
   }
 
-  async joinStore(caller: Caller, { peerAddress }: JoinStoreRequest): Promise<ReplicaTicket> {
+  async joinStore(caller: Caller, { peerAddress }: JoinStoreRequest): Promise<StoreTicket> {
     const { store } = this.#options;
     const node = store.view.get("nodes", caller.nodeId);
     if (node?.Role !== "manager" || node.Spec.Role !== "manager") {
@@ -80,7 +81,7 @@ export class Fellowship implements PeerService, Fellows {
     }
     const replica = await this.#shared();
     await replica.add(caller.nodeId, peerAddress);
-    return await replica.ticket();
+    return { ...(await replica.ticket()), unlockKey: store.view.cluster()?.UnlockKey };
   }
 
   leaveStore(caller: Caller, forget: boolean): Promise<void> {
@@ -142,77 +143,26 @@ export class Fellowship implements PeerService, Fellows {
     }
   }
 
-  /** Lines of the matching tasks from all nodes, whichever managers they have their sessions with. */
-  async *allLogs(
-    selector: TaskSelector,
-    options: LogOptions,
-    signal: AbortSignal,
-  ): AsyncGenerator<LogMessage, void, void> {
-    const { store, state } = this.#options;
-    const manager = this.#requireManager();
-    const others = [...store.view.all("nodes")].flatMap(({ ID, ManagerStatus }) =>
-      ID !== state.nodeId && ManagerStatus?.Addr && manager.reachability.isReachable(ID) ? [ManagerStatus.Addr] : [],
-    );
-    const isElsewhere = (nodeId: string) => {
-      const holder = store.view.get("nodes", nodeId)?.SessionManager;
-      return holder !== undefined && holder !== state.nodeId && manager.reachability.isReachable(holder);
-    };
-    if (others.length === 0) {
-      yield* manager.logBroker.logs(selector, options, signal);
-      return;
-    }
-    const ended = new AbortController();
-    const both = AbortSignal.any([signal, ended.signal]);
-    // What is missing is said at the end, after the others' lines.
-    let missing: unknown;
-    const near = async function* () {
-      try {
-        yield* manager.logBroker.logs(selector, options, both, isElsewhere);
-      } catch (error) {
-        missing = error;
-      }
-    };
-    try {
-      yield* merge([near(), ...others.map((address) => this.#logsOf(address, selector, options, both))]);
-    } finally {
-      ended.abort(new ShoalError("Canceled", "nobody reads any more"));
-    }
-    if (missing !== undefined && !signal.aborted) throw missing;
-  }
-
-  async *#logsOf(
-    address: string,
-    selector: TaskSelector,
-    options: LogOptions,
-    signal: AbortSignal,
-  ): AsyncGenerator<LogMessage, void, void> {
+  async *logsOf(address: string, request: LogsRequest, signal: AbortSignal): AsyncGenerator<LogMessage, void, void> {
     const connection = this.connect(address);
     try {
-      yield* connection.logs(selector, options, signal);
-    } catch (error) {
-      if (!signal.aborted) {
-        this.#options.log.warn("the logs of another manager's nodes ended", {
-          manager: address,
-          error: messageOf(error),
-        });
-      }
+      yield* connection.logs(request, signal);
     } finally {
       connection.close();
     }
   }
 
+  ping(): number {
+    return this.#manager?.inServiceMs ?? 0;
+  }
+
   /** What this manager's own nodes have: another manager asks. */
-  async *logs(
-    selector: TaskSelector,
-    options: LogOptions,
-    signal: AbortSignal,
-  ): AsyncGenerator<LogMessage, void, void> {
-    try {
-      yield* this.#requireManager().logBroker.logs(selector, options, signal, () => true);
-    } catch (error) {
-      // What is missing is said once, by the manager that was asked first.
-      if (!isShoalError(error, "Unknown")) throw error;
-    }
+  logs(request: LogsRequest, signal: AbortSignal): AsyncIterable<LogMessage> {
+    return this.#requireManager().logBroker.logs(request, signal);
+  }
+
+  async withdrawTasks(taskIds: readonly string[], holdMs: number): Promise<void> {
+    await this.#requireManager().networks.withdrawTasks(taskIds, holdMs);
   }
 
   #requireManager(): Manager {
@@ -238,10 +188,7 @@ export class Fellowship implements PeerService, Fellows {
       const next = await EtcdReplica.found(options);
       founded = next;
       const start = clock.now();
-      await replica.move(store, next, async () => {
-        await next.fill({ revision: store.view.revision, records: everythingIn(store) });
-        await saveStore("etcd");
-      });
+      await replica.move(store, next, () => saveStore("etcd"));
       log.info("the store has moved into etcd", { durationMs: clock.now() - start });
     } catch (error) {
       // Until it has moved, nothing has happened.
@@ -252,13 +199,7 @@ export class Fellowship implements PeerService, Fellows {
       }
       throw error;
     }
-    await rm(storeDirectory(dataDirectory), { recursive: true, force: true });
+    await removeSingle({ dataDirectory });
     return founded;
-  }
-}
-
-function* everythingIn(store: Store): Generator<StoredRecord> {
-  for (const table of tableNames as readonly TableName[]) {
-    for (const object of store.view.all(table)) yield { table, object };
   }
 }

@@ -1,24 +1,43 @@
-/** Leaving a swarm: this node's task containers are removed from the Engine. */
+/** Leaving a swarm: this node's task containers are removed from the Engine, then its networks from the kernel. */
 import { DockerExecutor } from "../agent/executor/docker.ts";
 import { dockerEngine } from "../engine/client.ts";
 import type { Clock } from "../lib/clock.ts";
+import { isShoalError, messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
+import type { DataPlane } from "../network/data-plane.ts";
+import { nodeDataPlane } from "./node-parts.ts";
+import type { NodeState } from "./state-file.ts";
 
 export interface RemoveOptions {
   readonly engineSocket: string;
-  readonly nodeId: string;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
 }
 
-/** Removes every container of this node's tasks, running or not, with its anonymous volumes. */
-export async function removeTaskContainers(options: RemoveOptions): Promise<void> {
+/** Removes every container of this node's tasks, running or not, with its anonymous volumes, and every network. */
+export async function removeWhatRuns(options: RemoveOptions, state: NodeState): Promise<void> {
   const engine = dockerEngine(options.engineSocket);
+  const parts = { ...options, engine };
+  const plane = nodeDataPlane(parts, state);
   try {
-    await new DockerExecutor({ ...options, engine }).removeAll();
+    // The Engine takes a container off its networks with the help of their driver, and waits long for one.
+    await plane.start();
+    await new DockerExecutor({ ...parts, nodeId: state.nodeId }).removeAll();
+    await removeNetworks(plane, options.log);
   } finally {
+    await plane.stop();
     engine.close();
+  }
+}
+
+async function removeNetworks(plane: DataPlane, log: Logger): Promise<void> {
+  try {
+    await plane.remove();
+  } catch (error) {
+    // The Engine is there, so it is a program for networks that is not: then there never were any.
+    if (!isShoalError(error, "Unavailable")) throw error;
+    log.warn("no network is looked for", { error: messageOf(error) });
   }
 }

@@ -10,19 +10,19 @@ import type { LoopReport } from "../lib/loop.ts";
 import type { Random } from "../lib/random.ts";
 import { watchRemovedNodes } from "../manager/certificates/removed.ts";
 import { Manager } from "../manager/manager.ts";
-import { PeerConnection } from "../rpc/peers.ts";
+import { PeerConnection, type StoreTicket } from "../rpc/peers.ts";
 import { createRpcServer, type RpcServer } from "../rpc/server.ts";
 import type { NodeIdentity, WeightedPeer } from "../rpc/services.ts";
 import { EtcdReplica } from "../store/etcd/etcd-replica.ts";
-import { findEtcd } from "../store/etcd/process.ts";
+import { findEtcd } from "../store/etcd/program.ts";
 import { MovableReplica } from "../store/movable.ts";
-import type { Election, Replica, ReplicaTicket } from "../store/replica.ts";
+import type { Election, Replica } from "../store/replica.ts";
 import { Store } from "../store/store.ts";
 import { parseAddress } from "./address.ts";
 import { AutoLock } from "./auto-lock.ts";
 import type { NodeKeys } from "./data-key.ts";
 import { Fellowship } from "./fellowship.ts";
-import { etcdOptions, openSingle, peerAddressOf } from "./open-store.ts";
+import { etcdOptions, openSingle, peerAddressOf, removeEtcd, removeSingle } from "./open-store.ts";
 import type { NodeState } from "./state-file.ts";
 
 export interface ManagerPartOptions {
@@ -111,12 +111,12 @@ export class ManagerPart {
   }
 
   active(): ActiveManager {
-    const { manager, store, autoLock, fellowship } = this.#parts;
+    const { manager, store, autoLock } = this.#parts;
     return {
       nodeId: manager.nodeId,
       store,
       sealed: () => autoLock.sealed(),
-      logs: (selector, options, signal) => fellowship.allLogs(selector, options, signal),
+      logs: (selector, options, signal) => manager.logs(selector, options, signal),
       isReachable: (nodeId) => manager.reachability.isReachable(nodeId),
     };
   }
@@ -157,14 +157,16 @@ async function openReplica(options: ManagerPartOptions): Promise<Replica> {
   const store = { dataDirectory, nodeId, clock, random, log };
   switch (state.store) {
     case "lmdb":
+      await removeEtcd(store); // the rest of a move that was cut short
       return openSingle({ ...store, dataKey: keys.dataKey });
     case "etcd":
+      await removeSingle(store); // likewise
       return await EtcdReplica.restart(etcdOptions({ ...store, dataKey: keys.dataKey }, state, onRemoved, signal));
     case undefined: {
       await findEtcd();
       const ticket = await askForTicket(options);
       const dataKey = Buffer.from(ticket.dataKey, "base64");
-      await keys.setDataKey(dataKey);
+      await keys.beManager(dataKey, ticket.unlockKey);
       const replica = await EtcdReplica.join(etcdOptions({ ...store, dataKey }, state, onRemoved, signal), ticket);
       await saveStore("etcd");
       return replica;
@@ -173,7 +175,7 @@ async function openReplica(options: ManagerPartOptions): Promise<Replica> {
 }
 
 /** From any of the managers that this node knows. */
-async function askForTicket({ state, identity, clock, log }: ManagerPartOptions): Promise<ReplicaTicket> {
+async function askForTicket({ state, identity, clock, log }: ManagerPartOptions): Promise<StoreTicket> {
   let failure: unknown = new ShoalError("Unavailable", "no other manager is known");
   for (const { nodeId, address } of state.managers) {
     if (nodeId === state.nodeId || address === state.advertiseAddress) continue;

@@ -7,30 +7,26 @@
  * Invariant: `state.json` is there exactly while the node is a member. It is written after everything that it speaks
  * of, and renamed before anything of that is removed; what a crash leaves in between is cleaned up at the next start.
  */
-import { rm } from "node:fs/promises";
+import type { ContainerAttachments } from "../agent/attachments.ts";
 import type { ActiveManager, LocalNode, LocalNodeInfo } from "../api/context.ts";
 import { isLocked } from "../api/membership.ts";
 import { checkStillValid, readNodeCertificate } from "../ca/chain.ts";
-import { IdentityFiles } from "../ca/identity-files.ts";
 import { type Clock, within } from "../lib/clock.ts";
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { LoopReport } from "../lib/loop.ts";
 import type { Random } from "../lib/random.ts";
 import type { SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
-import { PeerConnection } from "../rpc/peers.ts";
 import type { NodeIdentity } from "../rpc/services.ts";
 import { formatAddress } from "./address.ts";
-import { type AskedAddresses, addressesAsked, addressesOfInit, addressesOfJoin } from "./asked-addresses.ts";
+import { addressesAsked, addressesOfInit, addressesOfJoin } from "./asked-addresses.ts";
 import { createCluster } from "./create-cluster.ts";
-import { NodeKeys } from "./data-key.ts";
-import { enterSwarm } from "./enter.ts";
-import { removeTaskContainers } from "./leave.ts";
-import { localAddressTowards } from "./local-address.ts";
-import { Member, tasksDirectory } from "./member.ts";
-import { dataKeyPath, removeStore } from "./open-store.ts";
+import { joinSwarm } from "./join-swarm.ts";
+import { removeWhatRuns } from "./leave.ts";
+import { Member } from "./member.ts";
+import { identityThatIsLeft, type NodeFiles, nodeFiles, removeNodeFiles } from "./node-files.ts";
 import { makeOnlyManager } from "./start-over.ts";
-import { type NodeState, StateFile, swarmDirectory } from "./state-file.ts";
+import { type NodeState, stateToLeave } from "./state-file.ts";
 
 export interface SwarmNodeOptions {
   readonly dataDirectory: string;
@@ -62,32 +58,27 @@ const joinGoesOn =
   'Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the "docker info" command to see the current swarm status of your node.';
 /** As Swarm: an init that takes longer has failed, and a join that does goes on in the background. */
 const readyLimitMs = 20_000;
-const forgetLimitMs = 5_000;
 
 export class SwarmNode implements LocalNode {
   readonly #options: SwarmNodeOptions;
   readonly #log: Logger;
-  readonly #stateFile: StateFile;
-  readonly #keys: NodeKeys;
-  readonly #identityFiles: IdentityFiles;
+  readonly #files: NodeFiles;
   #state: State = { kind: "inactive" };
 
   constructor(options: SwarmNodeOptions) {
     this.#options = options;
     this.#log = options.log.child({ module: "node" });
-    this.#stateFile = new StateFile(options.dataDirectory);
-    this.#keys = new NodeKeys(dataKeyPath(options.dataDirectory), options.random);
-    this.#identityFiles = new IdentityFiles(swarmDirectory(options.dataDirectory), this.#keys);
+    this.#files = nodeFiles(options);
   }
 
   /** Takes up the membership that is on the disk, or finishes leaving it. */
   async start(): Promise<void> {
     try {
-      const found = await this.#stateFile.load();
+      const found = await this.#files.stateFile.load();
       if (!found)
         await this.#removeEverything(); // the rest of an init that was cut short
-      else if (found.kind === "leaving") await this.#finishLeaving(found.state.nodeId);
-      else if ((await this.#keys.load()) === "locked") {
+      else if (found.kind === "leaving") await this.#finishLeaving(found.state);
+      else if ((await this.#files.keys.load()) === "locked") {
         this.#log.warn("the swarm is locked: this manager waits for docker swarm unlock");
         this.#state = { kind: "locked", state: found.state };
       } else this.#state = { kind: "active", member: await this.#takeUp(found.state) };
@@ -102,7 +93,7 @@ export class SwarmNode implements LocalNode {
     if (locked.kind !== "locked") throw new ShoalError("AlreadyExists", "swarm is not locked");
     this.#state = { kind: "pending" };
     try {
-      await this.#keys.unlock(key);
+      await this.#files.keys.unlock(key);
     } catch (error) {
       this.#state = locked;
       throw error;
@@ -118,7 +109,7 @@ export class SwarmNode implements LocalNode {
 
   /** The membership that is on the disk, whose keys are open. */
   async #takeUp(state: NodeState): Promise<Member> {
-    const identity = await this.#identityFiles.load();
+    const identity = await this.#files.identityFiles.load();
     if (!identity) throw new ShoalError("DataLoss", "the node's certificate is missing");
     checkStillValid(readNodeCertificate(identity.chain), this.#options.clock.now());
     return await this.#member(state, identity);
@@ -152,6 +143,14 @@ export class SwarmNode implements LocalNode {
     return this.#state.kind === "active" ? this.#state.member.activeManager() : undefined;
   }
 
+  attachments(): ContainerAttachments | undefined {
+    return this.#state.kind === "active" ? this.#state.member.attachments : undefined;
+  }
+
+  async auditNetworks(): Promise<readonly string[] | undefined> {
+    return this.#state.kind === "active" ? await this.#state.member.auditNetworks() : undefined;
+  }
+
   /** Whether this node's manager leads the swarm. */
   leads(): boolean {
     return this.#state.kind === "active" && this.#state.member.leads;
@@ -162,7 +161,7 @@ export class SwarmNode implements LocalNode {
   }
 
   async init(request: SwarmInitRequest): Promise<string> {
-    const found = request.ForceNewCluster ? await this.#stateFile.load() : undefined;
+    const found = request.ForceNewCluster ? await this.#files.stateFile.load() : undefined;
     if (found?.kind === "member" && found.state.store) return await this.#startOver(request, found.state);
     if (this.#state.kind !== "inactive") throw new ShoalError("Unavailable", alreadyMember);
     const { listen, advertise, dataPathAddress } = addressesOfInit(request);
@@ -174,13 +173,12 @@ export class SwarmNode implements LocalNode {
         request,
         listenAddress: formatAddress(listen),
         advertiseAddress: formatAddress(advertise),
-        identityFiles: this.#identityFiles,
-        keys: this.#keys,
+        ...this.#files,
       });
       const state = { ...made, ...(dataPathAddress && { dataPathAddress }) };
       member = await this.#member(state, identity);
       await member.ready(readyLimitMs);
-      await this.#stateFile.save(member.state);
+      await this.#files.stateFile.save(member.state);
       this.#state = { kind: "active", member };
       return state.nodeId;
     } catch (error) {
@@ -207,11 +205,8 @@ export class SwarmNode implements LocalNode {
     this.#state = { kind: "pending" };
     try {
       if (present.kind === "active") await present.member.stop();
-      await makeOnlyManager(
-        { ...this.#options, identityFiles: this.#identityFiles, dataKey: this.#keys.dataKey },
-        state,
-      );
-      await this.#stateFile.save(state);
+      await makeOnlyManager({ ...this.#options, ...this.#files, dataKey: this.#files.keys.dataKey }, state);
+      await this.#files.stateFile.save(state);
       const member = await this.#takeUp(state);
       this.#state = { kind: "active", member };
       await member.ready(readyLimitMs);
@@ -227,7 +222,10 @@ export class SwarmNode implements LocalNode {
     const addresses = addressesOfJoin(request);
     const abort = new AbortController();
     const caller = { isTold: false };
-    const entering = this.#enter(request, addresses, abort.signal, () => caller.isTold);
+    const entering = joinSwarm(
+      { ...this.#options, ...this.#files, request, signal: abort.signal, keepTrying: () => caller.isTold },
+      addresses,
+    );
     // What fails before the caller is told is the caller's to hear, and leaves nothing; what fails later is shown.
     const settled = entering.then(
       (member) => {
@@ -248,20 +246,23 @@ export class SwarmNode implements LocalNode {
     });
   }
 
-  async leave(_force: boolean): Promise<void> {
+  async leave(force: boolean): Promise<void> {
     if (this.#state.kind === "joining") return await this.#cancel(this.#state);
     const state = this.#state;
     if (state.kind === "inactive" || state.kind === "pending") throw new ShoalError("Unavailable", notMember);
-    const found = await this.#stateFile.load();
-    const nodeId = found?.state.nodeId;
+    const found = await this.#files.stateFile.load().catch(async (error: unknown) => {
+      if (!force) throw error;
+      const known = await identityThatIsLeft(this.#files, this.#log);
+      return known && ({ kind: "leaving", state: stateToLeave(known) } as const);
+    });
     this.#state = { kind: "pending" };
     try {
-      if (found?.kind === "member") await this.#stateFile.markLeaving();
+      if (found?.kind === "member") await this.#files.stateFile.markLeaving();
       if (state.kind === "active") {
         await state.member.leaveStore();
         await state.member.stop();
       }
-      await this.#finishLeaving(nodeId);
+      await this.#finishLeaving(found?.state);
     } catch (error) {
       this.#state = { kind: "error", text: `leaving the swarm failed: ${messageOf(error)}` };
       throw error;
@@ -276,82 +277,18 @@ export class SwarmNode implements LocalNode {
     if (this.#state.kind === "active") await this.leave(true); // it was faster
   }
 
-  /** Everything from the token to the first session. */
-  async #enter(
-    request: SwarmJoinRequest,
-    { listen, advertise, dataPathAddress }: AskedAddresses,
-    signal: AbortSignal,
-    keepTrying: () => boolean,
-  ): Promise<Member> {
-    const { identity, address } = await enterSwarm({ ...this.#options, log: this.#log, request, signal, keepTrying });
-    await this.#keys.create();
-    await this.#identityFiles.save(identity);
-    const advertised = advertise ?? { host: await localAddressTowards(address), port: listen.port };
-    const state: NodeState = {
-      version: 1,
-      nodeId: identity.nodeId,
-      clusterId: identity.clusterId,
-      role: identity.role,
-      listenAddress: formatAddress(listen),
-      advertiseAddress: formatAddress(advertised),
-      ...(dataPathAddress && { dataPathAddress }),
-      managers: [{ nodeId: "", address }],
-    };
-    let member: Member | undefined;
-    try {
-      member = await this.#member(state, identity, true);
-      await this.#stateFile.save(member.state);
-      await unlessAborted(member.session, signal);
-      return member;
-    } catch (error) {
-      await member?.stop();
-      // A manager that could not be one is not left behind as one that is gone.
-      if (identity.role === "manager") await this.#forget(identity, address);
-      throw error;
-    }
-  }
-
-  async #forget(identity: NodeIdentity, address: string): Promise<void> {
-    const connection = new PeerConnection(address, identity);
-    const ended = new AbortController();
-    try {
-      await within(this.#options.clock, forgetLimitMs, connection.leaveStore(true, ended.signal), () => {
-        throw new ShoalError("DeadlineExceeded", "no answer");
-      });
-    } catch (error) {
-      // Who is forgotten is cut off, most often before the answer.
-      this.#log.info("the managers were told to forget this node", { answer: messageOf(error) });
-    } finally {
-      ended.abort();
-      connection.close();
-    }
-  }
-
-  async #finishLeaving(nodeId: string | undefined): Promise<void> {
-    if (nodeId) await removeTaskContainers({ ...this.#options, nodeId });
+  async #finishLeaving(left: NodeState | undefined): Promise<void> {
+    if (left) await removeWhatRuns(this.#options, left);
     await this.#removeEverything();
   }
 
-  async #removeEverything(): Promise<void> {
-    await removeStore(this.#options);
-    await rm(tasksDirectory(this.#options.dataDirectory), { recursive: true, force: true });
-    await this.#stateFile.clear();
-    this.#keys.forget();
+  #removeEverything(): Promise<void> {
+    return removeNodeFiles(this.#files, this.#options);
   }
 
-  #member(state: NodeState, identity: NodeIdentity, entering = false): Promise<Member> {
-    const files = { identityFiles: this.#identityFiles, keys: this.#keys, stateFile: this.#stateFile };
-    return Member.start({ ...this.#options, ...files }, state, identity, entering);
+  #member(state: NodeState, identity: NodeIdentity): Promise<Member> {
+    return Member.start({ ...this.#options, ...this.#files }, state, identity);
   }
-}
-
-function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener("abort", onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }
 
 const nobody = { NodeID: "", NodeAddr: "", ControlAvailable: false, Error: "", RemoteManagers: null };

@@ -80,7 +80,19 @@ export async function removeStore(options: {
   readonly clock: Clock;
   readonly log: Logger;
 }): Promise<void> {
-  const { dataDirectory, clock, log } = options;
+  await removeSingle(options);
+  await removeEtcd(options);
+}
+
+export async function removeSingle({ dataDirectory }: { readonly dataDirectory: string }): Promise<void> {
   await rm(storeDirectory(dataDirectory), { recursive: true, force: true });
+}
+
+export async function removeEtcd(options: {
+  readonly dataDirectory: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+}): Promise<void> {
+  const { dataDirectory, clock, log } = options;
   await EtcdReplica.destroy({ directory: etcdDirectory(dataDirectory), clock, log });
 }

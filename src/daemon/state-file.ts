@@ -26,6 +26,12 @@ export interface NodeState {
   readonly managers: readonly { readonly nodeId: string; readonly address: string }[];
 }
 
+/** In place of one that is damaged: what it takes to leave the swarm. Its addresses are nobody's. */
+export function stateToLeave({ nodeId, clusterId, role }: Pick<NodeState, "nodeId" | "clusterId" | "role">): NodeState {
+  const nowhere = "0.0.0.0:2377";
+  return { version: 1, nodeId, clusterId, role, listenAddress: nowhere, advertiseAddress: nowhere, managers: [] };
+}
+
 /** Where the node's certificate, data key and membership are. */
 export function swarmDirectory(dataDirectory: string): string {
   return join(dataDirectory, "swarm");
@@ -35,6 +41,8 @@ export class StateFile {
   readonly #directory: string;
   readonly #path: string;
   readonly #leavingPath: string;
+  /** What is saved is written in the order of the calls, one after the other. */
+  #saving: Promise<void> = Promise.resolve();
 
   constructor(dataDirectory: string) {
     this.#directory = swarmDirectory(dataDirectory);
@@ -50,9 +58,13 @@ export class StateFile {
     return state && { kind: "member", state };
   }
 
-  async save(state: NodeState): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-    await writeFileDurably(this.#path, `${JSON.stringify(state, null, 2)}\n`, 0o600);
+  save(state: NodeState): Promise<void> {
+    const saved = this.#saving.then(async () => {
+      await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+      await writeFileDurably(this.#path, `${JSON.stringify(state, null, 2)}\n`, 0o600);
+    });
+    this.#saving = saved.catch(() => undefined); // its own caller hears of it
+    return saved;
   }
 
   /** From here on the node counts as gone, whatever happens next. */

@@ -20,6 +20,14 @@ export interface EngineAnswer {
   readonly body: Buffer;
 }
 
+export interface EngineQuestion {
+  readonly method: string;
+  /** With its query, not decoded. */
+  readonly path: string;
+  /** JSON; none where it is absent. */
+  readonly body?: Buffer;
+}
+
 /** One clear sentence for an Engine that does not answer, whatever the reason. */
 export function engineDown(socketPath: string, cause: unknown): ShoalError {
   return new ShoalError("Unavailable", engineDownText(socketPath, cause), { cause });
@@ -30,32 +38,36 @@ export function engineDownText(socketPath: string, cause: unknown): string {
 }
 
 /**
- * Asks without a body, and resolves when the answer's head is there.
+ * Asks, and resolves when the answer's head is there.
  * @throws ShoalError Unavailable where the Engine does not answer
  */
 export function openEngine(
   socketPath: string,
-  question: { readonly method: string; readonly path: string },
+  question: EngineQuestion,
   signal: AbortSignal,
 ): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const { method, path } = question;
+    const { method, path, body } = question;
+    const headers = {
+      Host: "docker",
+      ...(body && { "Content-Type": "application/json", "Content-Length": body.length }),
+    };
     const request = httpRequest(
-      { socketPath, method, path, agent: false, signal, maxHeaderSize: maxHeadBytes, headers: { Host: "docker" } },
+      { socketPath, method, path, agent: false, signal, maxHeaderSize: maxHeadBytes, headers },
       resolve,
     );
     request.on("error", (error) => reject(engineDown(socketPath, error)));
-    request.end();
+    request.end(body);
   });
 }
 
 /**
- * Asks without a body, and reads the whole answer (of any status).
+ * Asks, and reads the whole answer (of any status).
  * @throws ShoalError Unavailable where the Engine does not answer, or not to the end
  */
 export async function askEngine(
   socketPath: string,
-  question: { readonly method: string; readonly path: string },
+  question: EngineQuestion,
   signal: AbortSignal,
 ): Promise<EngineAnswer> {
   const answer = await openEngine(socketPath, question, signal);

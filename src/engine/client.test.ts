@@ -155,3 +155,29 @@ test("a signal ends a pull and an event stream, also before the Engine has answe
   while (gone.length < 2 && performance.now() < deadline) await new Promise((resolve) => setImmediate(resolve));
   assert.deepEqual(gone.toSorted(), ["/events", "/images/create"]);
 });
+
+test("networks: made from the body, found by their labels, removed by id", async () => {
+  const seen: string[] = [];
+  const said: Record<string, unknown> = {
+    "POST /networks/create": { Id: "n1" },
+    "GET /networks": [{ Id: "n1", Name: "front" }],
+    "GET /networks/n1": { Id: "n1", Containers: {} },
+  };
+  answer = (request, response, body) => {
+    const [path, query = ""] = (request.url ?? "").split("?");
+    seen.push([request.method, path, decodeURIComponent(query), body].filter(Boolean).join(" "));
+    json(200, said[`${request.method} ${path}`] ?? {})(request, response, body);
+  };
+  assert.equal(await engine().createNetwork({ Name: "front", Driver: "shoal" }), "n1");
+  assert.deepEqual(await engine().listNetworks(["shoal.network=x"]), [{ Id: "n1", Name: "front" }]);
+  assert.deepEqual(await engine().inspectNetwork("n1"), { Id: "n1", Containers: {} });
+  await engine().removeNetwork("n1");
+  assert.deepEqual(seen, [
+    'POST /networks/create {"Name":"front","Driver":"shoal"}',
+    'GET /networks filters={"label":["shoal.network=x"]}',
+    "GET /networks/n1",
+    "DELETE /networks/n1",
+  ]);
+  answer = json(403, { message: "error while removing network: network front has active endpoints" });
+  await assert.rejects(engine().removeNetwork("n1"), { code: "PermissionDenied" });
+});

@@ -9,8 +9,12 @@ import { inspect } from "node:util";
 import type {
   ContainerInspectResponse,
   ContainerSummary,
+  EndpointSettings,
   EventMessage,
   ImageInspect,
+  NetworkCreateRequest,
+  NetworkInspect,
+  NetworkSummary,
   SystemInfo,
   SystemVersion,
 } from "@docker/node-sdk";
@@ -92,6 +96,16 @@ class DockerodeEngine implements Engine {
     await this.#call(this.#docker.getContainer(id).remove({ force: true, v: true }));
   }
 
+  async connectNetwork(network: string, containerId: string, endpoint: EndpointSettings): Promise<void> {
+    const request = { Container: containerId, EndpointConfig: endpoint } as Dockerode.NetworkConnectOptions;
+    await this.#call(this.#docker.getNetwork(encodeURIComponent(network)).connect(request));
+  }
+
+  async disconnectNetwork(network: string, containerId: string): Promise<void> {
+    const request = { Container: containerId, Force: true };
+    await this.#call(this.#docker.getNetwork(encodeURIComponent(network)).disconnect(request));
+  }
+
   async inspectContainer(idOrName: string): Promise<ContainerInspectResponse> {
     const found = await this.#call(this.#docker.getContainer(encodeURIComponent(idOrName)).inspect());
     return found as unknown as ContainerInspectResponse;
@@ -142,6 +156,31 @@ class DockerodeEngine implements Engine {
       options: { filters: JSON.stringify(options.filters), ...(options.since ? { since: options.since } : {}) },
     });
     return jsonLines<EventMessage>(this.#bytes(answer, signal));
+  }
+
+  async createNetwork(body: NetworkCreateRequest): Promise<string> {
+    // As with a container, else the body is in the query as well.
+    const request = { _query: {}, _body: body } as unknown as Dockerode.NetworkCreateOptions;
+    const network = await this.#call(this.#docker.createNetwork(request));
+    return network.id;
+  }
+
+  async listNetworks(labels: readonly string[]): Promise<readonly NetworkSummary[]> {
+    const filters = JSON.stringify({ label: labels });
+    const found = await this.#call(this.#docker.listNetworks({ filters }));
+    return found as unknown as readonly NetworkSummary[];
+  }
+
+  async inspectNetwork(idOrName: string): Promise<NetworkInspect> {
+    return (await this.#call(this.#network(idOrName).inspect())) as NetworkInspect;
+  }
+
+  async removeNetwork(idOrName: string): Promise<void> {
+    await this.#call(this.#network(idOrName).remove());
+  }
+
+  #network(idOrName: string): Dockerode.Network {
+    return this.#docker.getNetwork(encodeURIComponent(idOrName));
   }
 
   async ping(): Promise<void> {

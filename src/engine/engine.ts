@@ -11,8 +11,12 @@ import type {
   ContainerCreateRequest,
   ContainerInspectResponse,
   ContainerSummary,
+  EndpointSettings,
   EventMessage,
   ImageInspect,
+  NetworkCreateRequest,
+  NetworkInspect,
+  NetworkSummary,
   SystemInfo,
   SystemVersion,
 } from "@docker/node-sdk";
@@ -54,6 +58,13 @@ export interface Engine {
   stopContainer(id: string, graceSeconds: number | undefined): Promise<void>;
   /** Kills it when it runs (`force`), and removes its anonymous volumes too. */
   removeContainer(id: string): Promise<void>;
+  /**
+   * Connects a container, running or not. Repeatable before its start; `PermissionDenied` once it runs and is connected.
+   * @param network the Engine's, by name or id
+   */
+  connectNetwork(network: string, containerId: string, endpoint: EndpointSettings): Promise<void>;
+  /** Disconnects a container, running or not. `NotFound`: either is gone. */
+  disconnectNetwork(network: string, containerId: string): Promise<void>;
   inspectContainer(idOrName: string): Promise<ContainerInspectResponse>;
   /** Containers in any state that carry all of `labels` (each `key` or `key=value`). */
   listContainers(labels: readonly string[]): Promise<readonly ContainerSummary[]>;
@@ -73,6 +84,14 @@ export interface Engine {
    * Events; resolves when the Engine has accepted the subscription, so that what happens after it can't be missed.
    */
   events(options: EventsOptions, signal: AbortSignal): Promise<AsyncIterable<EventMessage>>;
+  /** @returns the new network's id. `AlreadyExists`: the name is taken. */
+  createNetwork(body: NetworkCreateRequest): Promise<string>;
+  /** The Engine's own networks that carry all of `labels` (each `key` or `key=value`). */
+  listNetworks(labels: readonly string[]): Promise<readonly NetworkSummary[]>;
+  /** With the containers that run on it. */
+  inspectNetwork(idOrName: string): Promise<NetworkInspect>;
+  /** `PermissionDenied` while containers run on it. */
+  removeNetwork(idOrName: string): Promise<void>;
   /**
    * Asks for a sign of life over a new connection. An Engine on its way out still answers on old ones (and stops its
    * containers meanwhile), but takes no new one: `Unavailable`.

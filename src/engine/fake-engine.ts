@@ -2,7 +2,16 @@
  * An Engine without containers, for tests: keeps what it is told to create, start, stop and remove, and sends the
  * events that a real one sends. Whatever a test needs beyond that, it sets.
  */
-import type { ContainerInspectResponse, ContainerSummary, EventMessage, ImageInspect } from "@docker/node-sdk";
+import type {
+  ContainerInspectResponse,
+  ContainerSummary,
+  EndpointSettings,
+  EventMessage,
+  ImageInspect,
+  NetworkCreateRequest,
+  NetworkInspect,
+  NetworkSummary,
+} from "@docker/node-sdk";
 import { ShoalError } from "../lib/errors.ts";
 import { AsyncQueue } from "../lib/queue.ts";
 import type { ContainerCreateBody, ContainerLogsOptions, Engine, EventsOptions, PullProgress } from "./engine.ts";
@@ -14,6 +23,8 @@ export interface FakeContainer {
   readonly id: string;
   readonly name: string;
   readonly body: ContainerCreateBody;
+  /** By the Engine's network: those of the create, and those connected since. */
+  readonly networks: Map<string, EndpointSettings>;
   state: "created" | "running" | "exited";
   exitCode: number;
   error: string;
@@ -23,6 +34,8 @@ export interface FakeContainer {
 export class FakeEngine implements Engine {
   readonly containers = new Map<string, FakeContainer>();
   readonly images = new Set<string>();
+  /** By id. */
+  readonly networks = new Map<string, NetworkCreateRequest>();
   /** Each call, as "name argument". */
   readonly calls: string[] = [];
   /** The `since` of each subscription to events. */
@@ -48,7 +61,8 @@ export class FakeEngine implements Engine {
     }
     if (!this.images.has(body.Image ?? "")) throw new ShoalError("NotFound", `No such image: ${body.Image}`);
     const id = `container${this.#next++}`;
-    this.containers.set(id, { id, name, body, state: "created", exitCode: 0, error: "", health: undefined });
+    const networks = new Map(Object.entries(body.NetworkingConfig?.EndpointsConfig ?? {}));
+    this.containers.set(id, { id, name, body, networks, state: "created", exitCode: 0, error: "", health: undefined });
     this.#event("create", id);
     return id;
   }
@@ -74,9 +88,74 @@ export class FakeEngine implements Engine {
     this.#event("destroy", id);
   }
 
+  async connectNetwork(network: string, containerId: string, endpoint: EndpointSettings): Promise<void> {
+    await this.#called("connect", `${network} ${containerId}`);
+    const { networks, state } = this.#get(containerId);
+    if (networks.has(network) && state === "running") {
+      throw new ShoalError(
+        "PermissionDenied",
+        `endpoint with name ${containerId} already exists in network ${network}`,
+      );
+    }
+    networks.set(network, endpoint);
+  }
+
+  async disconnectNetwork(network: string, containerId: string): Promise<void> {
+    await this.#called("disconnect", `${network} ${containerId}`);
+    this.#get(containerId).networks.delete(network);
+    this.disconnected(network, containerId);
+  }
+
+  /** Tells of a container's end on a network, as also a stop does. */
+  disconnected(network: string, containerId: string): void {
+    this.#nano += 1_000_000;
+    const Actor = { ID: network, Attributes: { container: containerId } };
+    this.send({ Type: "network", Action: "disconnect", Actor, timeNano: this.#nano });
+  }
+
+  async createNetwork(body: NetworkCreateRequest): Promise<string> {
+    await this.#called("create-network", body.Name);
+    if ([...this.networks.values()].some(({ Name }) => Name === body.Name)) {
+      throw new ShoalError("AlreadyExists", `network with name ${body.Name} already exists`);
+    }
+    const id = `network${this.#next++}`;
+    this.networks.set(id, body);
+    return id;
+  }
+
+  async listNetworks(labels: readonly string[]): Promise<readonly NetworkSummary[]> {
+    await this.#called("list-networks", "");
+    return [...this.networks]
+      .filter(([, { Labels }]) => labels.every((label) => hasLabel(Labels ?? {}, label)))
+      .map(([Id, body]) => ({ Id, ...body }) as NetworkSummary);
+  }
+
+  async inspectNetwork(idOrName: string): Promise<NetworkInspect> {
+    await this.#called("inspect-network", idOrName);
+    const [Id, body] = this.#getNetwork(idOrName);
+    const on = [...this.containers.values()].filter(
+      ({ state, networks }) => state === "running" && networks.has(body.Name),
+    );
+    return {
+      Id,
+      ...body,
+      Containers: Object.fromEntries(on.map(({ id, name }) => [id, { Name: name }])),
+    } as NetworkInspect;
+  }
+
+  async removeNetwork(idOrName: string): Promise<void> {
+    const { Containers = {} } = await this.inspectNetwork(idOrName);
+    await this.#called("remove-network", idOrName);
+    const [id, { Name }] = this.#getNetwork(idOrName);
+    if (Object.keys(Containers).length > 0) {
+      throw new ShoalError("PermissionDenied", `error while removing network: network ${Name} has active endpoints`);
+    }
+    this.networks.delete(id);
+  }
+
   async inspectContainer(idOrName: string): Promise<ContainerInspectResponse> {
     await this.#called("inspect", idOrName);
-    const { id, name, body, state, exitCode, error, health } = this.#get(idOrName);
+    const { id, name, body, networks, state, exitCode, error, health } = this.#get(idOrName);
     return {
       Id: id,
       Name: `/${name}`,
@@ -89,14 +168,23 @@ export class FakeEngine implements Engine {
         Error: error,
         Health: health && { Status: health },
       },
-      NetworkSettings: { Ports: { "80/tcp": [{ HostPort: "32768" }, { HostPort: "32768" }], "81/tcp": null } },
+      HostConfig: body.HostConfig,
+      NetworkSettings: {
+        Networks: Object.fromEntries(networks),
+        Ports: { "80/tcp": [{ HostPort: "32768" }, { HostPort: "32768" }], "81/tcp": null },
+      },
     };
   }
 
   async listContainers(labels: readonly string[]): Promise<readonly ContainerSummary[]> {
     const list = [...this.containers.values()]
       .filter(({ body }) => labels.every((label) => hasLabel(body.Labels ?? {}, label)))
-      .map(({ id, body, state }) => ({ Id: id, Labels: body.Labels, State: state }));
+      .map(({ id, body, networks, state }) => ({
+        Id: id,
+        Labels: body.Labels,
+        State: state,
+        NetworkSettings: { Networks: Object.fromEntries(networks) },
+      }));
     await this.#called("list", ""); // answered late, the list is an old one
     return list;
   }
@@ -186,6 +274,12 @@ export class FakeEngine implements Engine {
     const container = this.containers.get(idOrName) ?? byName();
     if (!container) throw new ShoalError("NotFound", `No such container: ${idOrName}`);
     return container;
+  }
+
+  #getNetwork(idOrName: string): [string, NetworkCreateRequest] {
+    const found = [...this.networks].find(([id, { Name }]) => id === idOrName || Name === idOrName);
+    if (!found) throw new ShoalError("NotFound", `network ${idOrName} not found`);
+    return found;
   }
 
   #event(Action: string, id: string, attributes: Readonly<Record<string, string>> = {}): void {

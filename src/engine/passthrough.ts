@@ -14,7 +14,7 @@ import {
   type ServerResponse,
 } from "node:http";
 import { messageOf } from "../lib/errors.ts";
-import { engineDownText, maxHeadBytes } from "./ask.ts";
+import { type EngineAnswer, engineDownText, maxHeadBytes } from "./ask.ts";
 
 export interface PassThroughOptions {
   readonly socketPath: string;
@@ -44,6 +44,14 @@ export function passThrough(request: IncomingMessage, response: ServerResponse, 
   }
   passAnswer(request, response, upstream, options);
   passBody(request, response, upstream, options.body);
+}
+
+/** Passes an answer on that has been read as a whole. */
+export function passWhole(response: ServerResponse, { status, rawHeaders, body }: EngineAnswer): void {
+  const headers = filterHeaders(rawHeaders, (name) => !connectionHeaders.has(name) && name !== "content-length");
+  if (status !== 204 && status !== 304) headers.push("Content-Length", String(body.length));
+  response.writeHead(status, headers);
+  response.end(body);
 }
 
 function passBody(request: IncomingMessage, response: ServerResponse, upstream: ClientRequest, body?: Buffer): void {

@@ -6,13 +6,15 @@ import type { Loop, LoopReport } from "../lib/loop.ts";
 import type { Fence } from "../store/store.ts";
 import { allocator } from "./allocator/allocator.ts";
 import { rootRotationPlanner } from "./certificates/rotation.ts";
-import { CertificateSigner } from "./certificates/signer.ts";
+import { certificateSigner } from "./certificates/signer.ts";
+import { networkKeyPlanner } from "./endpoints/network-key.ts";
+import type { NodeLoop } from "./node-loop.ts";
 import { deletedNodesPlanner } from "./orchestrator/deleted-nodes.ts";
 import { globalPlanner } from "./orchestrator/global.ts";
 import { reaperPlanner } from "./orchestrator/reaper.ts";
 import { replicatedPlanner } from "./orchestrator/replicated.ts";
 import { drive, type PlannerRuntime } from "./planner.ts";
-import { Roles } from "./roles/roles.ts";
+import { rolesLoop } from "./roles/roles.ts";
 import { constraintEnforcer } from "./scheduler/enforcer.ts";
 import { Scheduler } from "./scheduler/scheduler.ts";
 
@@ -27,9 +29,8 @@ export interface LeaderOptions extends PlannerRuntime {
 
 export class Leader {
   readonly fence: Fence;
-  readonly #loops: { loop: Loop; unwatch: () => void }[];
-  readonly #signer: CertificateSigner;
-  readonly #roles: Roles;
+  readonly #planners: { loop: Loop; unwatch: () => void }[];
+  readonly #nodeLoops: readonly NodeLoop[];
   readonly #scheduler: Scheduler;
 
   constructor(runtime: LeaderOptions) {
@@ -45,27 +46,29 @@ export class Leader {
       deletedNodesPlanner,
       reaperPlanner,
       rootRotationPlanner(runtime.random),
+      networkKeyPlanner(runtime.random),
     ];
-    this.#loops = planners.map((planner) => drive(planner, runtime));
-    this.#signer = new CertificateSigner(runtime);
-    this.#roles = new Roles(runtime);
+    this.#planners = planners.map((planner) => drive(planner, runtime));
+    this.#nodeLoops = [certificateSigner(runtime), rolesLoop(runtime)];
   }
 
   start(): void {
-    for (const { loop } of this.#loops) loop.start();
-    this.#signer.start();
-    this.#roles.start();
+    for (const { loop } of this.#planners) loop.start();
+    for (const loop of this.#nodeLoops) loop.start();
   }
 
   /** Resolves when nothing of it is under way. */
   async stop(): Promise<void> {
-    for (const { unwatch } of this.#loops) unwatch();
-    await Promise.all([...this.#loops.map(({ loop }) => loop.stop()), this.#signer.stop(), this.#roles.stop()]);
+    for (const { unwatch } of this.#planners) unwatch();
+    await Promise.all([
+      ...this.#planners.map(({ loop }) => loop.stop()),
+      ...this.#nodeLoops.map((loop) => loop.stop()),
+    ]);
     this.#scheduler.close();
   }
 
-  /** The last run of each control loop. */
+  /** The last run of each loop. */
   reports(): LoopReport[] {
-    return [...this.#loops.map(({ loop }) => loop.report()), this.#signer.report(), this.#roles.report()];
+    return [...this.#planners.map(({ loop }) => loop.report()), ...this.#nodeLoops.map((loop) => loop.report())];
   }
 }

@@ -32,6 +32,8 @@ export interface Plan {
    * then stop the task).
    */
   readonly changes: readonly PlannedChange[];
+  /** Names of the locks under which the changes are decided (`Transaction.takeLock`): they are taken with them. */
+  readonly locks?: readonly string[];
   /** The planner stopped at `context.room`: plan this key again once these changes are written. */
   readonly more?: boolean;
   /** When to plan this key again even if nothing changes (milliseconds since the epoch). */
@@ -43,6 +45,12 @@ export interface PlanContext {
   readonly now: number;
   /** The same as RFC 3339, for the objects. */
   readonly nowText: string;
+  /**
+   * Since when this manager leads (milliseconds since the epoch). Managers' clocks may be hours apart, so nothing that
+   * waits goes by a time that another manager has written: what counts is when this one heard of the write
+   * (`View.heardAt`), and for what it has not heard of, the start of its lead.
+   */
+  readonly leadsSince: number;
   readonly newId: () => string;
   /** Changes that still fit into the transaction: a planner of much may stop here (see `Plan.more`). */
   readonly room: number;
@@ -68,6 +76,11 @@ export interface PlannerRuntime {
   readonly fence?: Fence;
 }
 
+/** One term of a planner's lead. */
+interface Term extends PlannerRuntime {
+  readonly leadsSince: number;
+}
+
 const resyncMs = 60_000;
 
 /** How long a key whose plan failed waits: it most often fails again until someone changes the object. */
@@ -81,6 +94,7 @@ export function drive(planner: Planner, runtime: PlannerRuntime): { loop: Loop; 
   const { store, clock, random } = runtime;
   const log = runtime.log.child({ loop: planner.name });
   const failing = new Map<string, Backoff>();
+  const term = { ...runtime, log, leadsSince: clock.now() };
   const loop = new Loop({
     name: planner.name,
     clock,
@@ -88,7 +102,7 @@ export function drive(planner: Planner, runtime: PlannerRuntime): { loop: Loop; 
     log,
     resyncMs,
     allKeys: () => planner.keys(store.view),
-    run: (keys) => runPlanner(planner, { ...runtime, log }, keys, failing),
+    run: (keys) => runPlanner(planner, term, keys, failing),
   });
   const unwatch = store.watch((commit) => {
     for (const change of commit.changes) {
@@ -106,7 +120,7 @@ export function drive(planner: Planner, runtime: PlannerRuntime): { loop: Loop; 
 /** One transaction's worth of planning. What did not fit is left for the next run, after what was woken meanwhile. */
 async function runPlanner(
   planner: Planner,
-  runtime: PlannerRuntime,
+  runtime: Term,
   keys: ReadonlySet<string>,
   failing: Map<string, Backoff>,
 ): Promise<RunResult> {
@@ -137,8 +151,9 @@ interface BatchOutcome {
 }
 
 /** Plans keys into one transaction until it is full. Repeatable: it changes nothing but the transaction. */
-function planBatch(planner: Planner, runtime: PlannerRuntime, tx: Transaction, keys: readonly string[]): BatchOutcome {
+function planBatch(planner: Planner, runtime: Term, tx: Transaction, keys: readonly string[]): BatchOutcome {
   const now = runtime.clock.now();
+  const { leadsSince } = runtime;
   const makeId = () => newId(runtime.random);
   const later = new Map<string, number>();
   const failed = new Map<string, unknown>();
@@ -148,8 +163,9 @@ function planBatch(planner: Planner, runtime: PlannerRuntime, tx: Transaction, k
     if (room <= 0) return { written, later, left: keys.slice(index), failed };
     const mark = tx.mark();
     try {
-      const plan = planner.plan(tx, key, { now, nowText: tx.now, newId: makeId, room });
+      const plan = planner.plan(tx, key, { now, nowText: tx.now, leadsSince, newId: makeId, room });
       const fitting = plan.changes.length <= room + unitOverhang ? plan.changes.length : room;
+      for (const name of plan.locks ?? []) tx.takeLock(name);
       for (const change of plan.changes.slice(0, fitting)) applyChange(tx, change);
       written += fitting;
       if (plan.againAt !== undefined) later.set(key, plan.againAt);

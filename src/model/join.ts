@@ -1,5 +1,15 @@
 /** Joins a small stored task with its spec revision, its service and its networks. */
-import type { AssignedTask, AttachedNetwork, Network, Service, SpecRevision, Task } from "./types.ts";
+import { attachmentsOf } from "./networks.ts";
+import type {
+  AssignedTask,
+  AttachedNetwork,
+  Network,
+  NetworkAttachmentConfig,
+  Service,
+  SpecRevision,
+  Task,
+  TaskSpec,
+} from "./types.ts";
 
 export interface JoinSource {
   service(id: string): Service | undefined;
@@ -7,17 +17,41 @@ export interface JoinSource {
   network(id: string): Network | undefined;
 }
 
-/** The whole task; undefined where its spec revision is gone (only while its service is being removed). */
+/**
+ * The whole task; undefined where its spec revision is gone (only while its service is being removed). One that holds
+ * the address of a user's container has no service, and the runtime `attachment`.
+ */
 export function joinTask(task: Task, source: JoinSource): AssignedTask | undefined {
+  if (task.Attachment) return joinAttachment(task, task.Attachment, source);
   const revision = source.spec(task.ServiceID, task.SpecVersion.Index);
   if (!revision) return undefined;
   const { Spec } = revision;
-  const template = Spec.TaskTemplate ?? {};
-  const networks: AttachedNetwork[] = [];
-  for (const attachment of template.Networks ?? Spec.Networks ?? []) {
-    const network = source.network(attachment.Target ?? "");
-    if (network) networks.push({ Network: network, Addresses: [], Aliases: attachment.Aliases ?? [] });
-  }
+  return joined(task, {
+    Spec: Spec.TaskTemplate ?? {},
+    ServiceAnnotations: { Name: Spec.Name ?? "", Labels: Spec.Labels ?? {} },
+    Networks: attachedNetworks(task, attachmentsOf(Spec), source),
+    RegistryAuth: revision.PullOptions?.RegistryAuth,
+  });
+}
+
+function joinAttachment(
+  task: Task,
+  { NetworkID, ContainerID, Aliases }: NonNullable<Task["Attachment"]>,
+  source: JoinSource,
+): AssignedTask {
+  const Spec: TaskSpec = { Runtime: "attachment", NetworkAttachmentSpec: { ContainerID } };
+  return joined(task, {
+    Spec,
+    ServiceAnnotations: { Name: "", Labels: {} },
+    Networks: attachedNetworks(task, [{ Target: NetworkID, Aliases: [...Aliases] }], source),
+    RegistryAuth: undefined,
+  });
+}
+
+function joined(
+  task: Task,
+  parts: Pick<AssignedTask, "Spec" | "ServiceAnnotations" | "Networks" | "RegistryAuth">,
+): AssignedTask {
   return {
     ID: task.ID,
     Version: task.Version,
@@ -27,15 +61,34 @@ export function joinTask(task: Task, source: JoinSource): AssignedTask | undefin
     Slot: task.Slot,
     NodeID: task.NodeID,
     SpecVersion: task.SpecVersion,
-    Spec: template,
-    ServiceAnnotations: { Name: Spec.Name ?? "", Labels: Spec.Labels ?? {} },
     Status: task.Status,
     DesiredState: task.DesiredState,
     Endpoint: task.Endpoint,
     LogDriver: task.LogDriver,
-    Networks: networks,
-    RegistryAuth: revision.PullOptions?.RegistryAuth,
     JobIteration: task.JobIteration,
     AssignedGenericResources: task.AssignedGenericResources,
+    ...parts,
   };
+}
+
+/** Those of the spec in its order, then those that only the allocator gave it: the ingress network. */
+function attachedNetworks(
+  task: Task,
+  attachments: readonly NetworkAttachmentConfig[],
+  source: JoinSource,
+): AttachedNetwork[] {
+  const attached = new Map<string, AttachedNetwork>();
+  const attach = (id: string, aliases: readonly string[], addresses: readonly string[]) => {
+    const network = source.network(id);
+    if (!network) return;
+    const { Aliases = [], Addresses = [] } = attached.get(id) ?? {};
+    attached.set(id, {
+      Network: network,
+      Addresses: [...Addresses, ...addresses],
+      Aliases: [...Aliases, ...aliases],
+    });
+  };
+  for (const { Target = "", Aliases = [] } of attachments) attach(Target, Aliases, []);
+  for (const { NetworkID, Address } of task.Addresses ?? []) attach(NetworkID, [], [Address]);
+  return [...attached.values()];
 }

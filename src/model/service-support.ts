@@ -20,9 +20,6 @@ export function requireSupported(spec: ServiceSpec): void {
   if (templatedTexts(container).some((text) => text?.includes("{{"))) {
     refuse("templates ({{...}}) in env, hostname and mounts are not supported yet");
   }
-  if (spec.EndpointSpec?.Ports?.some((port) => (port.PublishMode ?? "ingress") === "ingress")) {
-    refuse("ingress ports need the routing mesh, which this version does not have yet; publish with mode=host");
-  }
 }
 
 /** The texts that Swarm expands on the node. */

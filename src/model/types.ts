@@ -40,6 +40,7 @@ import type {
   TaskSpecRestartPolicy,
   TLSInfo,
 } from "@docker/node-sdk";
+import type { DataPath } from "./network-state.ts";
 import type { TaskState } from "./state.ts";
 
 export type {
@@ -140,6 +141,8 @@ export interface Cluster extends StoredObject {
   readonly DefaultAddrPool: readonly string[];
   readonly SubnetSize: number;
   readonly DataPathPort: number;
+  /** What nodes share to encrypt networks; made with the first encrypted network, replaced twice a day. */
+  readonly NetworkKey?: { readonly Key: string; readonly Revision: number; readonly MadeAt: string };
   /** Ids of removed nodes and when their certificate ends (RFC 3339): their calls are refused until then. */
   readonly RemovedNodes: Readonly<Record<string, string>>;
 }
@@ -177,6 +180,10 @@ export interface Node extends StoredObject {
   /** Node id of the manager that holds (or last held) its session, and judges whether it lives; internal, not shown. */
   readonly SessionManager?: string;
   readonly Certificate?: NodeCertificate;
+  /** What its agent last said of its data plane; absent on a stock node, which takes part in no network of ours. */
+  readonly DataPath?: DataPath;
+  /** Its own addresses on networks (CIDR); the ingress network's only. */
+  readonly Attachments?: readonly NetworkAddress[];
 }
 
 export type IssuanceState = "unknown" | "renew" | "pending" | "issued" | "failed" | "rotate";
@@ -269,39 +276,108 @@ export interface Task extends StoredObject {
   readonly DesiredState: TaskState;
   /**
    * A task with desired state `ready` may be moved to `running` from this time on (RFC 3339): the restart delay.
-   * Stored, so that a new leader waits exactly what is left.
+   * By the clock of the leader that made it, as `CreatedAt` is: what counts is how much later it is.
    */
   readonly StartAfter?: string;
+  /** Larger than that of each task that its slot had when it was made (leaders' clocks differ, so times do not tell). */
+  readonly Generation?: number;
   /**
    * Made by a rolling update to `SpecVersion`, not by scaling or a restart: its early end counts against the update.
+   * It names the update, by that one's `StartedAt`.
    */
-  readonly MadeByUpdate?: true;
-  /** When a task that an update made was first seen running (RFC 3339): the start of its monitoring period. */
+  readonly MadeByUpdate?: string;
+  /** Since when a task that an update made runs (RFC 3339), by its node's clock: the start of its monitoring period. */
   readonly RunningSince?: string;
   /** Ports as allocated for it (copied from the service when it was allocated). */
   readonly Endpoint?: ServiceEndpoint;
+  /** Its addresses on overlay networks, as allocated; the ingress network's among them. */
+  readonly Addresses?: readonly NetworkAddress[];
+  /** Instead of a service: a container of a user on an attachable network; the task holds its address. */
+  readonly Attachment?: NetworkAttachmentOfContainer;
   /** Fixed when the task was made: the spec's, else the cluster's default. */
   readonly LogDriver?: LogDriver;
   readonly AssignedGenericResources?: readonly GenericResource[];
   readonly JobIteration?: ObjectVersion;
+  /** Id of the network that had no address left for it; in state `new` only. */
+  readonly WaitsFor?: string;
+}
+
+/** An address on a network. */
+export interface NetworkAddress {
+  readonly NetworkID: string;
+  /** CIDR, with the network's prefix. */
+  readonly Address: string;
+}
+
+/** What a task without a service is for. */
+export interface NetworkAttachmentOfContainer {
+  readonly NetworkID: string;
+  readonly ContainerID: string;
+  readonly Aliases: readonly string[];
+  /** Asked for by the user (without prefix); absent: any. */
+  readonly Address?: string;
+}
+
+/** As a client asks for it; absent members are defaults. The names are the Engine API's. */
+export interface NetworkSpec {
+  readonly Internal: boolean;
+  readonly Attachable: boolean;
+  readonly Ingress: boolean;
+  readonly ConfigOnly: boolean;
+  readonly ConfigFrom?: string;
+  readonly EnableIPv6: boolean;
+  readonly Options: Readonly<Record<string, string>>;
+  readonly IPAM: {
+    readonly Driver: string;
+    readonly Options: Readonly<Record<string, string>>;
+    readonly Config: readonly IPAMConfig[];
+  };
+}
+
+export interface IPAMConfig {
+  /** CIDR. */
+  readonly Subnet?: string;
+  /** CIDR: what addresses are handed out from; the whole subnet where it is absent. */
+  readonly IPRange?: string;
+  readonly Gateway?: string;
 }
 
 /**
- * A network that the swarm knows. For now only the predefined ones (`host`, `bridge`, `none`), which have
- * the label `com.docker.swarm.predefined` and are hidden from lists.
+ * A network that the swarm knows: the predefined ones (`host`, `bridge`, `none`), which have the label
+ * `com.docker.swarm.predefined` and are hidden from lists, and those that users make.
  */
 export interface Network extends StoredObject {
   readonly Name: string;
   readonly Labels: Readonly<Record<string, string>>;
-  /** The Engine's driver: `host`, `bridge`, `null`, later `overlay`. */
+  /** The Engine's driver: `host`, `bridge`, `null`, `overlay`, `macvlan` ... */
   readonly Driver: string;
   readonly Predefined: boolean;
+  /** Absent on predefined ones. */
+  readonly Spec?: NetworkSpec;
+  /** Given when it is made; absent where the driver needs none. */
+  readonly Allocated?: AllocatedNetwork;
+  /**
+   * A user has removed it: it is in no list, and its name and subnet are free. It stays until the last task that has
+   * an address on it has ended.
+   */
+  readonly Removed?: true;
+}
+
+export interface AllocatedNetwork {
+  /** CIDR, IPv4. */
+  readonly Subnet: string;
+  /** CIDR, within the subnet. */
+  readonly IPRange?: string;
+  readonly Gateway: string;
+  readonly VxlanID: number;
 }
 
 /** A row that managers write to take turns (`store/view.ts`). */
 export interface Lock extends StoredObject {
   /** Node id of the manager that has it; "" where only the turn matters. */
   readonly Holder: string;
+  /** What was handed out last, where it is for numbers that are handed out serially (`manager/allocator/serial.ts`). */
+  readonly Last?: number;
 }
 
 /**

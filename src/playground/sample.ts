@@ -1,6 +1,6 @@
 /**
- * The sample: an image that needs no registry (the distribution's static busybox, in a tar made here), and a service
- * `hello` from it that answers over HTTP.
+ * The sample: an image that needs no registry (the distribution's static busybox, in a tar made here), and a stack
+ * `hello` of it, as `docker stack deploy` would make it: a service that answers over HTTP, on a network of its own.
  */
 import { spawn } from "node:child_process";
 import {
@@ -23,7 +23,11 @@ import { eventually } from "./wait.ts";
 
 export const sampleImage = "shoal/sample:latest";
 export const samplePort = 8080;
-const sampleService = "hello";
+export const sampleStack = "hello";
+export const sampleService = `${sampleStack}_web`;
+export const sampleNetwork = `${sampleStack}_default`;
+/** What makes a service or a network part of the stack, for `docker stack`. */
+const stackLabels = { "com.docker.stack.namespace": sampleStack };
 
 const indexPage = `<!doctype html>
 <title>Shoal</title>
@@ -69,20 +73,16 @@ export async function ensureSampleImage(engineSocket: string): Promise<void> {
 }
 
 /**
- * Creates the service where it is missing, with a task for each of the nodes, and waits until it answers: on every one of
- * them where it is new, on any where the user may have changed it since. The first node is a manager.
+ * Creates the stack where its service is missing, and waits until it answers: on every one of the nodes where it is
+ * new, on any where the user may have changed it since. The first node is a manager.
  */
-export async function ensureSampleService(nodes: readonly NodeLayout[]): Promise<void> {
+export async function ensureSampleStack(nodes: readonly NodeLayout[]): Promise<void> {
   const manager = nodes[0]!;
-  const to = { socket: manager.socket };
-  const found = await exchange({ to, path: `/services/${sampleService}` });
-  if (found.status === 404) {
-    const body = sampleSpec(nodes.length);
-    await exchangeJson({ to, method: "POST", path: "/services/create", body, limitMs: 30_000 });
-  } else if (found.status !== 200) {
-    throw new ShoalError("Unknown", `GET /services/${sampleService}: ${found.status} ${found.text}`);
-  }
-  const wanted = found.status === 404 ? nodes.length : 1;
+  const isNew = await ensure(manager, `/services/${sampleService}`, async () => {
+    await ensure(manager, `/networks/${sampleNetwork}`, () => create(manager, "/networks/create", networkRequest));
+    await create(manager, "/services/create", serviceSpec(Math.max(1, nodes.length - 1)));
+  });
+  const wanted = isNew ? nodes.length : 1;
   await eventually(
     {
       what: `the service "${sampleService}" answers on port ${samplePort} of ${wanted} nodes`,
@@ -90,26 +90,44 @@ export async function ensureSampleService(nodes: readonly NodeLayout[]): Promise
       details: () => describeTasks(manager),
     },
     async () => {
-      const answers = await Promise.allSettled(nodes.map(askSample));
+      const answers = await Promise.allSettled(nodes.map((node) => askSample(node)));
       return answers.filter((one) => one.status === "fulfilled" && one.value.status === 200).length >= wanted;
     },
   );
 }
 
-/** The sample's page, as a client outside the cluster gets it. */
-export function askSample(node: NodeLayout): Promise<HttpAnswer> {
-  return exchange({ to: { host: node.address, port: samplePort }, path: "/", limitMs: 2000 });
+/** Whether it had to be made. */
+async function ensure(manager: NodeLayout, path: string, make: () => Promise<void>): Promise<boolean> {
+  const found = await exchange({ to: { socket: manager.socket }, path });
+  if (found.status === 200) return false;
+  if (found.status !== 404) throw new ShoalError("Unknown", `GET ${path}: ${found.status} ${found.text}`);
+  await make();
+  return true;
 }
 
-/** A port of the host is free once on each node, so the tasks spread over them. */
-function sampleSpec(replicas: number): object {
+async function create(manager: NodeLayout, path: string, body: object): Promise<void> {
+  await exchangeJson({ to: { socket: manager.socket }, method: "POST", path, body, limitMs: 30_000 });
+}
+
+/** A page of the sample, as a client outside the cluster gets it. */
+export function askSample(node: NodeLayout, path = "/"): Promise<HttpAnswer> {
+  return exchange({ to: { host: node.address, port: samplePort }, path, limitMs: 2000 });
+}
+
+/** Attachable, so that `docker run --network hello_default` finds the service by its name. */
+const networkRequest = { Name: sampleNetwork, Driver: "overlay", Attachable: true, Labels: stackLabels };
+
+/** Fewer replicas than nodes show that a node without one answers just as well. */
+function serviceSpec(replicas: number): object {
   return {
     Name: sampleService,
-    TaskTemplate: { ContainerSpec: { Image: sampleImage } },
-    Mode: { Replicated: { Replicas: replicas } },
-    EndpointSpec: {
-      Ports: [{ Protocol: "tcp", TargetPort: 80, PublishedPort: samplePort, PublishMode: "host" }],
+    Labels: { ...stackLabels, "com.docker.stack.image": sampleImage },
+    TaskTemplate: {
+      ContainerSpec: { Image: sampleImage, Labels: stackLabels },
+      Networks: [{ Target: sampleNetwork, Aliases: ["web"] }],
     },
+    Mode: { Replicated: { Replicas: replicas } },
+    EndpointSpec: { Ports: [{ Protocol: "tcp", TargetPort: 80, PublishedPort: samplePort }] },
   };
 }
 

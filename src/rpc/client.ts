@@ -7,8 +7,10 @@
 import { create } from "@bufbuild/protobuf";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { ShoalError } from "../lib/errors.ts";
+import type { DataPath, NetworksMessage } from "../model/network-state.ts";
 import { Connection } from "./connection.ts";
 import { durationFromWire } from "./convert-basics.ts";
+import { dataPathToWire, networksMessageFromWire } from "./convert-network-state.ts";
 import { availabilities, certificateFromWire, nodeDescriptionToWire } from "./convert-node.ts";
 import {
   assignmentsFromWire,
@@ -20,8 +22,10 @@ import {
 import { CA, NodeCA } from "./gen/ca_pb.js";
 import { Dispatcher } from "./gen/dispatcher_pb.js";
 import { LogBroker, PublishLogsMessageSchema } from "./gen/logbroker_pb.js";
+import { Networks } from "./gen/shoal_pb.js";
 import type {
   AssignmentsMessage,
+  AttachRequest,
   BootstrapClient,
   CertificateClient,
   CertificateStatus,
@@ -61,20 +65,20 @@ function trusted({ chain, rootCA }: NodeIdentity): string[] {
 }
 
 export const bootstrapClient: BootstrapClient = {
-  async rootCertificate(address, signal) {
+  async proof(address, signal) {
     const connection = new Connection({ address, serverName: "swarm-ca", tls: {}, verify: false });
     try {
       const client = createClient(CA, connection.transport);
       const { certificate } = await connection.call(signal, (inner) =>
         client.getRootCACertificate({}, { signal: inner }),
       );
-      return Buffer.from(certificate).toString();
+      return { rootCertificate: Buffer.from(certificate).toString(), chain: connection.peerChain() };
     } finally {
       connection.close();
     }
   },
-  connect(address, rootCertificate) {
-    const connection = new Connection({ address, serverName: "swarm-ca", tls: { ca: rootCertificate }, verify: true });
+  connect(address, trusted) {
+    const connection = new Connection({ address, serverName: "swarm-ca", tls: { ca: trusted }, verify: true });
     return { ...certificateCalls(connection), close: () => connection.close() };
   },
 };
@@ -110,6 +114,7 @@ class GrpcManagerConnection implements ManagerConnection {
   readonly #connection: Connection;
   readonly #dispatcher: Client<typeof Dispatcher>;
   readonly #logBroker: Client<typeof LogBroker>;
+  readonly #networks: Client<typeof Networks>;
   readonly #certificates: CertificateClient;
 
   constructor(address: string, connection: Connection) {
@@ -117,6 +122,7 @@ class GrpcManagerConnection implements ManagerConnection {
     this.#connection = connection;
     this.#dispatcher = createClient(Dispatcher, connection.transport);
     this.#logBroker = createClient(LogBroker, connection.transport);
+    this.#networks = createClient(Networks, connection.transport);
     this.#certificates = certificateCalls(connection);
   }
 
@@ -178,6 +184,34 @@ class GrpcManagerConnection implements ManagerConnection {
         if (!isMissingResponse(error)) throw error;
       }
     });
+  }
+
+  networks(sessionId: string, dataPath: DataPath, signal: AbortSignal): AsyncIterable<NetworksMessage> {
+    return this.#connection.stream(
+      signal,
+      (inner) => this.#networks.networks({ sessionId, dataPath: dataPathToWire(dataPath) }, { signal: inner }),
+      networksMessageFromWire,
+    );
+  }
+
+  async applied(sessionId: string, revision: number, signal: AbortSignal): Promise<void> {
+    const wire = { sessionId, revision: BigInt(revision) };
+    await this.#connection.call(signal, (inner) => this.#networks.applied(wire, { signal: inner }));
+  }
+
+  async withdraw(sessionId: string, taskIds: readonly string[], signal: AbortSignal): Promise<void> {
+    const wire = { sessionId, taskIds: [...taskIds] };
+    await this.#connection.call(signal, (inner) => this.#networks.withdraw(wire, { signal: inner }));
+  }
+
+  async attach(request: AttachRequest, signal: AbortSignal): Promise<{ readonly taskId: string }> {
+    const wire = { ...request, aliases: [...request.aliases] };
+    const { taskId } = await this.#connection.call(signal, (inner) => this.#networks.attach(wire, { signal: inner }));
+    return { taskId };
+  }
+
+  async detach(taskId: string, signal: AbortSignal): Promise<void> {
+    await this.#connection.call(signal, (inner) => this.#networks.detach({ taskId }, { signal: inner }));
   }
 
   issue(request: IssueRequest, signal: AbortSignal): Promise<{ readonly nodeId: string }> {

@@ -2,8 +2,9 @@
  * One TLS connection to a manager: one HTTP/2 session, opened at once and never again. When it fails, every call on it
  * (running or new) ends with Unavailable, and whoever dialled dials anew.
  */
+import { X509Certificate } from "node:crypto";
 import http2 from "node:http2";
-import { connect, type SecureContextOptions } from "node:tls";
+import { connect, type DetailedPeerCertificate, type SecureContextOptions, type TLSSocket } from "node:tls";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { messageOf } from "../lib/errors.ts";
@@ -23,6 +24,12 @@ export interface ConnectionOptions {
 /** What a stock manager may send in one message: as much as its protocol's library takes. */
 const receiveBytes = 2 ** 31 - 1;
 
+/**
+ * What the pings of our managers carry. A stock manager pings too, but only now and then, to measure the line: nothing
+ * follows from its silence.
+ */
+export const managerPing = Buffer.from("shoal up");
+
 type State =
   | { readonly kind: "open" }
   /** `reason`: the first error, or that we closed it. */
@@ -34,14 +41,15 @@ export class Connection {
   readonly #connected: Promise<void>;
   readonly #calls = new Set<AbortController>();
   #state: State = { kind: "open" };
+  #socket: TLSSocket | undefined;
   #accepted = false;
-  #pings = 0;
+  #pings = false;
 
   constructor(options: ConnectionOptions) {
     const { origin, hostname, port } = new URL(`https://${options.address}`);
     const session = http2.connect(origin, {
-      createConnection: () =>
-        connect({
+      createConnection: () => {
+        this.#socket = connect({
           ...options.tls,
           host: hostname.replace(/^\[|\]$/g, ""),
           port: Number(port) || 443,
@@ -49,10 +57,12 @@ export class Connection {
           minVersion: "TLSv1.2",
           servername: options.serverName,
           rejectUnauthorized: options.verify,
-        }).once("connect", () => (this.#accepted = true)),
+        });
+        return this.#socket.once("connect", () => (this.#accepted = true));
+      },
     });
     this.#session = session;
-    session.on("ping", () => this.#pings++);
+    session.on("ping", (payload: Buffer) => (this.#pings ||= payload.equals(managerPing)));
     this.#connected = new Promise((resolve) => {
       session.once("connect", () => resolve());
       session.once("close", () => resolve());
@@ -72,7 +82,19 @@ export class Connection {
   }
 
   signs(): SignsOfLife {
-    return { accepted: this.#accepted, pings: this.#pings };
+    return { accepted: this.#accepted, bytesRead: this.#socket?.bytesRead ?? 0, pings: this.#pings };
+  }
+
+  /** The certificates that the manager has shown, leaf first, PEM; "" when it has shown none (yet). */
+  peerChain(): string {
+    const chain: string[] = [];
+    let next: DetailedPeerCertificate | undefined = this.#socket?.getPeerCertificate(true);
+    while (next?.raw) {
+      const above: DetailedPeerCertificate = next.issuerCertificate;
+      chain.push(new X509Certificate(next.raw).toString());
+      next = above === next ? undefined : above; // the last one is its own issuer
+    }
+    return chain.join("");
   }
 
   /** Ends the connection and all its calls at once. */

@@ -8,8 +8,13 @@ import { ShoalError } from "../lib/errors.ts";
 import { silentLogger } from "../lib/log.ts";
 import { seededRandom } from "../lib/random.ts";
 import type { NodeRole } from "../model/types.ts";
-import type { ReplicaTicket } from "../store/replica.ts";
-import { type JoinStoreRequest, PeerConnection, type PeerService, type TaskSelector } from "./peers.ts";
+import {
+  type JoinStoreRequest,
+  type LogsRequest,
+  PeerConnection,
+  type PeerService,
+  type StoreTicket,
+} from "./peers.ts";
 import { createRpcServer } from "./server.ts";
 import type { LogMessage, LogOptions, ManagerServices, NodeIdentity } from "./services.ts";
 
@@ -18,14 +23,16 @@ afterEach(async () => {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 });
 
+const inServiceMs = 5_000_000_000;
 const never = new AbortController().signal;
-const ticket: ReplicaTicket = {
+const ticket: StoreTicket = {
   members: [
     { nodeId: "manager1", peerAddress: "10.0.0.1:2380", voter: true },
     { nodeId: "manager2", peerAddress: "10.0.0.2:2380", voter: false },
   ],
   dataKey: Buffer.from(seededRandom(3).bytes(32)).toString("base64"),
   storeCA: { certificate: "certificate", key: "key" },
+  unlockKey: "SWMKEY-1-key",
 };
 const line: LogMessage = {
   context: { serviceId: "s1", nodeId: "n1", taskId: "t1" },
@@ -43,13 +50,14 @@ function unused(): never {
 interface Asked {
   joins: { nodeId: string; request: JoinStoreRequest }[];
   leaves: { nodeId: string; forget: boolean }[];
-  logs: { selector: TaskSelector; options: LogOptions }[];
+  logs: LogsRequest[];
+  withdrawals: { taskIds: readonly string[]; holdMs: number }[];
 }
 
 async function startManager() {
   const found = { clusterId: "cluster1", nodeId: "manager1", expiryNanoseconds: undefined };
   const founded = await foundCluster({ ...found, now: Date.now(), random: seededRandom(1) });
-  const asked: Asked = { joins: [], leaves: [], logs: [] };
+  const asked: Asked = { joins: [], leaves: [], logs: [], withdrawals: [] };
   const peers: PeerService = {
     async joinStore({ nodeId }, { address, peerAddress }) {
       asked.joins.push({ nodeId, request: { address, peerAddress } });
@@ -58,15 +66,20 @@ async function startManager() {
     async leaveStore({ nodeId }, forget) {
       asked.leaves.push({ nodeId, forget });
     },
-    async *logs(selector, wanted) {
-      asked.logs.push({ selector, options: wanted });
+    ping: () => inServiceMs,
+    async *logs(request) {
+      asked.logs.push(request);
       yield line;
+    },
+    async withdrawTasks(taskIds, holdMs) {
+      asked.withdrawals.push({ taskIds, holdMs });
     },
   };
   const services: ManagerServices = {
     ca: { rootCertificate: unused, issue: unused, status: unused },
     dispatcher: { session: unused, heartbeat: unused, updateTaskStatus: unused, assignments: unused },
     logBroker: { listenSubscriptions: unused, publishLogs: unused },
+    networks: { networks: unused, applied: unused, withdraw: unused, attach: unused, detach: unused },
     authorize: ({ nodeId }) => {
       if (nodeId === "removed") throw new ShoalError("PermissionDenied", "removed from swarm");
     },
@@ -89,25 +102,28 @@ async function node(by: Foundation, nodeId: string, role: NodeRole, clusterId = 
   return { nodeId, clusterId, role, chain, key, rootCA: by.rootCA.Certificate } satisfies NodeIdentity;
 }
 
-test("a manager joins, pings, reads logs and leaves", async () => {
+test("a manager joins, pings, reads logs, withdraws tasks and leaves", async () => {
   const { asked, dial } = await startManager();
   const connection = await dial("manager2", "manager");
   const request = { address: "10.0.0.2:2377", peerAddress: "10.0.0.2:2380" };
   assert.deepEqual(await connection.joinStore(request, never), ticket);
-  await connection.ping(never);
+  assert.equal(await connection.ping(never), inServiceMs);
   const lines: LogMessage[] = [];
   const selector = { serviceIds: ["s1"], taskIds: ["t1"] };
-  for await (const got of connection.logs(selector, options, never)) lines.push(got);
+  const logs: LogsRequest = { selector, nodeIds: ["n1", "n2"], options };
+  const resume = { askedAt: "2026-01-01T00:00:00Z", positions: new Map([["t1", line.timestamp]]) };
+  for await (const got of connection.logs({ ...logs, resume }, never)) lines.push(got);
+  for await (const _ of connection.logs(logs, never));
   assert.deepEqual(
     lines.map(({ data, ...rest }) => ({ ...rest, data: Buffer.from(data).toString() })),
     [{ ...line, data: "a line" }],
   );
+  await connection.withdrawTasks(["t1", "t2"], 40_000, never);
   await connection.leaveStore(true, never);
   assert.deepEqual(asked.joins, [{ nodeId: "manager2", request }]);
   assert.deepEqual(asked.leaves, [{ nodeId: "manager2", forget: true }]);
-  assert.deepEqual(asked.logs[0]?.options, options);
-  assert.deepEqual(asked.logs[0]?.selector.serviceIds, ["s1"]);
-  assert.deepEqual(asked.logs[0]?.selector.taskIds, ["t1"]);
+  assert.deepEqual(asked.logs, [{ ...logs, resume }, logs]);
+  assert.deepEqual(asked.withdrawals, [{ taskIds: ["t1", "t2"], holdMs: 40_000 }]);
 });
 
 test("nobody but managers of this cluster is let in, and the store's keys go to nobody else", async () => {
@@ -122,13 +138,14 @@ test("nobody but managers of this cluster is let in, and the store's keys go to 
       () => connection.joinStore({ address: "a:1", peerAddress: "a:2" }, never),
       () => connection.ping(never),
       () => connection.leaveStore(true, never),
+      () => connection.withdrawTasks(["t1"], 1_000, never),
       () =>
         connection
-          .logs({ serviceIds: ["s1"], taskIds: [] }, options, never)
+          .logs({ selector: { serviceIds: ["s1"], taskIds: [] }, nodeIds: [], options }, never)
           [Symbol.asyncIterator]()
           .next(),
     ];
     for (const call of calls) await assert.rejects(call, { code: "PermissionDenied" });
   }
-  assert.deepEqual(asked, { joins: [], leaves: [], logs: [] });
+  assert.deepEqual(asked, { joins: [], leaves: [], logs: [], withdrawals: [] });
 });

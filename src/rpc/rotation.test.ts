@@ -1,17 +1,23 @@
 /** While the root is replaced: whoever can meet another on the managers' port reaches it, over real TLS. */
+import "reflect-metadata";
 import assert from "node:assert/strict";
+import { createPrivateKey, webcrypto } from "node:crypto";
 import http2 from "node:http2";
 import { afterEach, before, test } from "node:test";
 import tls from "node:tls";
+import * as x509 from "@peculiar/x509";
 import { type Foundation, foundCluster } from "../ca/cluster-fixture.ts";
+import { joinWithToken } from "../ca/join.ts";
 import { newCertificateRequest } from "../ca/request.ts";
-import { RootAuthority, type RootMaterial } from "../ca/root.ts";
+import { newRoot, RootAuthority, type RootMaterial } from "../ca/root.ts";
 import { rootAsAsked } from "../ca/rotation.ts";
+import { newJoinToken } from "../ca/tokens.ts";
+import { type Clock, systemClock } from "../lib/clock.ts";
 import { isShoalError, ShoalError } from "../lib/errors.ts";
 import { silentLogger } from "../lib/log.ts";
 import { seededRandom } from "../lib/random.ts";
 import type { NodeRole } from "../model/types.ts";
-import { managerDialer } from "./client.ts";
+import { bootstrapClient, managerDialer } from "./client.ts";
 import { createRpcServer } from "./server.ts";
 import type { ManagerServices, NodeIdentity } from "./services.ts";
 
@@ -23,16 +29,23 @@ afterEach(async () => {
 const fail = (): never => {
   throw new ShoalError("Unimplemented", "not in this test");
 };
-const services: ManagerServices = {
+const unused: ManagerServices = {
   ca: { rootCertificate: fail, issue: fail, status: fail },
   dispatcher: { session: fail, heartbeat: async () => ({ periodMs: 5000 }), updateTaskStatus: fail, assignments: fail },
   logBroker: { listenSubscriptions: fail, publishLogs: fail },
+  networks: { networks: fail, applied: fail, withdraw: fail, attach: fail, detach: fail },
   authorize: () => {},
 };
 
 /** What a node has on its disk, from before the rotation to after it. */
 const stages = ["before", "renewed", "told of the new root", "renewed after it"] as const;
 type Stage = (typeof stages)[number];
+
+/** Calls have their time; between tries none passes. */
+const impatientClock: Clock = {
+  now: systemClock.now,
+  after: (delayMs, run) => systemClock.after(delayMs === 5_000 ? delayMs : 0, run),
+};
 
 let founded: Foundation;
 /** Roots by what signs, and what is trusted. */
@@ -81,7 +94,8 @@ async function identityAt(stage: Stage, nodeId: string, role: NodeRole): Promise
   return { nodeId, clusterId: "c", role, chain, key, rootCA: trusts[stage] };
 }
 
-async function serve(identity: NodeIdentity) {
+async function serve(identity: NodeIdentity, ca = unused.ca) {
+  const services = { ...unused, ca };
   const server = createRpcServer({ services, identity, log: silentLogger });
   cleanups.push(() => server.close());
   const { port } = await server.listen("127.0.0.1", 0);
@@ -110,6 +124,82 @@ test("nodes that are a step apart reach each other, in both directions", async (
       if (meet) assert.ok(await reaches(port, worker), `manager ${serverStage}, node ${clientStage}`);
     }
   }
+});
+
+/**
+ * The new root signed by another one, as a stock manager makes it: it doesn't name the key that has signed it, and as both
+ * roots have one name, it looks as if it had signed itself.
+ */
+async function crossedAsStock(next: RootMaterial, by: RootMaterial): Promise<string> {
+  const other = new x509.X509Certificate(next.certificate);
+  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+  const pkcs8 = createPrivateKey(by.key).export({ format: "der", type: "pkcs8" });
+  const crossed = await x509.X509CertificateGenerator.create({
+    subject: other.subjectName,
+    issuer: new x509.X509Certificate(by.certificate).subjectName,
+    notBefore: other.notBefore,
+    notAfter: other.notAfter,
+    publicKey: other.publicKey,
+    signingKey: await webcrypto.subtle.importKey("pkcs8", pkcs8, algorithm, false, ["sign"]),
+    signingAlgorithm: algorithm,
+    extensions: [
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      other.getExtension(x509.SubjectKeyIdentifierExtension)!,
+    ],
+  });
+  return `${crossed.toString("pem")}\n`;
+}
+
+/** Joins a manager that has renewed as a stock one does; @param by who has signed the new root */
+async function joinStockInRotation(by: RootMaterial): Promise<NodeIdentity> {
+  const next = signs["renewed after it"];
+  const authority = await RootAuthority.open({ ...next, crossSigned: await crossedAsStock(next, by) });
+  const issue = (csr: string, nodeId: string, role: NodeRole) =>
+    authority.issue({ csr, nodeId, role, clusterId: "c", expiryNanoseconds: undefined, now: Date.now() });
+  const { csr, key } = await newCertificateRequest();
+  const own = await issue(csr, "m", "manager");
+  const manager: NodeIdentity = {
+    nodeId: "m",
+    clusterId: "c",
+    role: "manager",
+    chain: own,
+    key,
+    rootCA: trusts.renewed,
+  };
+  let asked = "";
+  const { port } = await serve(manager, {
+    rootCertificate: async () => trusts.renewed,
+    issue: async (request) => {
+      asked = request.csr;
+      return { nodeId: "w" };
+    },
+    status: async () => ({
+      state: "issued",
+      role: "worker",
+      csr: asked,
+      certificate: await issue(asked, "w", "worker"),
+    }),
+  });
+  return joinWithToken({
+    client: bootstrapClient,
+    address: `127.0.0.1:${port}`,
+    token: newJoinToken(trusts.renewed, seededRandom(2)),
+    availability: "active",
+    clock: impatientClock,
+    random: seededRandom(3),
+    signal: AbortSignal.timeout(10_000),
+  });
+}
+
+test("a node joins a stock manager in the middle of it", async () => {
+  const { nodeId, rootCA } = await joinStockInRotation(signs.before);
+  assert.deepEqual([nodeId, rootCA], ["w", trusts.renewed]);
+});
+
+test("a manager that only pretends to be in the middle of it is not believed", async () => {
+  const stranger = await newRoot(Date.now());
+  await assert.rejects(joinStockInRotation(stranger), { code: "Unavailable", message: /self-signed/ });
 });
 
 test("a certificate of the new root without the old one's signature is nothing before the rotation ends", async () => {

@@ -7,6 +7,7 @@ import type { ConnectRouter, ContextValues, HandlerContext } from "@connectrpc/c
 import { ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { durationToWire, type Init } from "./convert-basics.ts";
+import { dataPathFromWire, networksMessageToWire } from "./convert-network-state.ts";
 import { availabilities, certificateToWire, nodeDescriptionFromWire } from "./convert-node.ts";
 import {
   assignmentsToWire,
@@ -22,10 +23,10 @@ import { CA, NodeCA } from "./gen/ca_pb.js";
 import { AssignmentsMessageSchema, Dispatcher, SessionMessageSchema } from "./gen/dispatcher_pb.js";
 import { LogBroker, type PublishLogsMessage, SubscriptionMessageSchema } from "./gen/logbroker_pb.js";
 import { NodeSpec_Membership } from "./gen/node_pb.js";
-import { LogsResponseSchema, Managers } from "./gen/shoal_pb.js";
+import { LogsResponseSchema, Managers, Networks, NetworksMessageSchema } from "./gen/shoal_pb.js";
 import type { Peer } from "./peer.ts";
 import type { PeerService } from "./peers.ts";
-import type { Caller, LogMessage, ManagerServices } from "./services.ts";
+import type { Caller, LogMessage, ManagerServices, NetworkStateService } from "./services.ts";
 
 export interface RouteOptions {
   readonly services: ManagerServices;
@@ -40,6 +41,7 @@ export function addManagerRoutes(router: ConnectRouter, options: RouteOptions): 
   const { services, peers } = options;
   const gate = new Gate(options);
   if (peers) addPeerRoutes(router, gate, peers);
+  addNetworkRoutes(router, gate, services.networks);
 
   router.service(CA, {
     getRootCACertificate: (_, context) =>
@@ -126,12 +128,13 @@ function addPeerRoutes(router: ConnectRouter, gate: Gate, peers: PeerService): v
   router.service(Managers, {
     joinStore: (request, context) =>
       gate.answer(context, async () => {
-        const { members, dataKey, storeCA } = await peers.joinStore(gate.manager(context), request);
+        const { members, dataKey, storeCA, unlockKey = "" } = await peers.joinStore(gate.manager(context), request);
         return {
           members: members.map((member) => ({ ...member })),
           dataKey: Buffer.from(dataKey, "base64"),
           caCertificate: storeCA.certificate,
           caKey: storeCA.key,
+          unlockKey,
         };
       }),
     leaveStore: (request, context) =>
@@ -142,7 +145,7 @@ function addPeerRoutes(router: ConnectRouter, gate: Gate, peers: PeerService): v
     ping: (_, context) =>
       gate.answer(context, async () => {
         gate.manager(context);
-        return {};
+        return { inServiceMilliseconds: BigInt(Math.floor(peers.ping())) };
       }),
     logs: (request, context) =>
       gate.stream(
@@ -151,11 +154,53 @@ function addPeerRoutes(router: ConnectRouter, gate: Gate, peers: PeerService): v
         (message) => ({ message: logMessageToWire(message) }),
         () => {
           gate.manager(context);
-          const { selector, options } = request;
-          const asked = subscriptionFromWire(create(SubscriptionMessageSchema, { selector, options }));
-          return peers.logs(asked.selector, asked.options, context.signal);
+          const { selector: wireSelector, options: wireOptions, resume } = request;
+          const wire = create(SubscriptionMessageSchema, { selector: wireSelector, options: wireOptions });
+          const { selector, options } = subscriptionFromWire(wire);
+          const { nodeIds, ...tasks } = selector;
+          const asked = {
+            selector: tasks,
+            nodeIds,
+            options,
+            ...(resume && {
+              resume: { askedAt: resume.askedAt, positions: new Map(Object.entries(resume.positions)) },
+            }),
+          };
+          return peers.logs(asked, context.signal);
         },
       ),
+    withdrawTasks: ({ taskIds, holdMilliseconds }, context) =>
+      gate.answer(context, async () => {
+        gate.manager(context);
+        await peers.withdrawTasks(taskIds, holdMilliseconds);
+        return {};
+      }),
+  });
+}
+
+function addNetworkRoutes(router: ConnectRouter, gate: Gate, networks: NetworkStateService): void {
+  router.service(Networks, {
+    networks: ({ sessionId, dataPath }, context) =>
+      gate.stream(context, NetworksMessageSchema, networksMessageToWire, (caller) =>
+        networks.networks(caller, sessionId, dataPathFromWire(dataPath), context.signal),
+      ),
+    applied: ({ sessionId, revision }, context) =>
+      gate.answer(context, async () => {
+        await networks.applied(gate.node(context), sessionId, Number(revision));
+        return {};
+      }),
+    withdraw: ({ sessionId, taskIds }, context) =>
+      gate.answer(context, async () => {
+        await networks.withdraw(gate.node(context), sessionId, taskIds, context.signal);
+        return {};
+      }),
+    attach: ({ network, containerId, aliases, address }, context) =>
+      gate.answer(context, () => networks.attach(gate.node(context), { network, containerId, aliases, address })),
+    detach: ({ taskId }, context) =>
+      gate.answer(context, async () => {
+        await networks.detach(gate.node(context), taskId);
+        return {};
+      }),
   });
 }
 

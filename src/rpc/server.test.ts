@@ -1,5 +1,6 @@
 /** The managers' port and the agents' dialer against each other, over real TLS on the loopback. */
 import assert from "node:assert/strict";
+import { X509Certificate } from "node:crypto";
 import http2 from "node:http2";
 import net from "node:net";
 import { afterEach, test } from "node:test";
@@ -12,6 +13,7 @@ import { isShoalError, ShoalError, type StatusCode, statusCodes } from "../lib/e
 import { type Logger, silentLogger } from "../lib/log.ts";
 import { AsyncQueue } from "../lib/queue.ts";
 import { seededRandom } from "../lib/random.ts";
+import type { NetworksMessage } from "../model/network-state.ts";
 import type { NodeRole, TaskStatus } from "../model/types.ts";
 import { bootstrapClient, managerDialer } from "./client.ts";
 import { Connection } from "./connection.ts";
@@ -62,6 +64,7 @@ type Fakes = {
   ca?: Partial<ManagerServices["ca"]>;
   dispatcher?: Partial<ManagerServices["dispatcher"]>;
   logBroker?: Partial<ManagerServices["logBroker"]>;
+  networks?: Partial<ManagerServices["networks"]>;
   authorize?: ManagerServices["authorize"];
 };
 
@@ -80,6 +83,7 @@ async function serve(founded: Foundation, fakes: Fakes = {}, log: Logger = silen
       ...fakes.dispatcher,
     },
     logBroker: { listenSubscriptions: fail, publishLogs: fail, ...fakes.logBroker },
+    networks: { networks: fail, applied: fail, withdraw: fail, attach: fail, detach: fail, ...fakes.networks },
     authorize: fakes.authorize ?? (() => {}),
   };
   const server = createRpcServer({ services, identity: founded.identity, log });
@@ -124,6 +128,8 @@ test("a node's calls reach the services with its own certificate, and the answer
         seen.caller = caller;
         seen.description = description;
         assert.equal(sessionId, "earlier");
+        assert.equal(connection.signs?.().pings, false);
+        caller.connection?.ping(answered.resolve);
         yield sessionMessage(worker);
       },
       async heartbeat(_, sessionId) {
@@ -135,20 +141,22 @@ test("a node's calls reach the services with its own certificate, and the answer
       },
     },
   });
+  const answered = once<void>();
   const connection = dial(address, worker);
   const description = { Hostname: "host1", Resources: { NanoCPUs: 2e9, MemoryBytes: 1e9 } };
   const messages: SessionMessage[] = [];
-  for await (const message of connection.session({ description, sessionId: "earlier" }, never)) messages.push(message);
+  for await (const message of connection.session({ description, sessionId: "earlier" }, never)) {
+    assert.equal(connection.signs?.().pings, true, "a ping comes before what is sent after it");
+    messages.push(message);
+  }
   assert.deepEqual(messages, [sessionMessage(worker)]);
   assert.deepEqual(seen.description, description);
   const { certificate, connection: line, ...caller } = seen.caller!;
   assert.deepEqual(caller, { nodeId: "worker1", role: "worker", clusterId: "cluster1", address: "127.0.0.1" });
   assert.equal(certificate, worker.chain);
-  assert.deepEqual(connection.signs?.(), { accepted: true, pings: 0 });
-  const answered = once<void>();
-  line?.ping(answered.resolve);
   await answered.promise;
-  assert.deepEqual(connection.signs?.(), { accepted: true, pings: 1 });
+  const { accepted, bytesRead } = connection.signs!();
+  assert.ok(accepted && bytesRead > 0, `${accepted} ${bytesRead}`);
   assert.ok((line?.bytesRead?.() ?? 0) > 0);
 
   assert.deepEqual(await connection.heartbeat("session1", never), { periodMs: 4750 });
@@ -160,6 +168,23 @@ test("a node's calls reach the services with its own certificate, and the answer
   line?.closed.addEventListener("abort", () => closed.resolve());
   connection.close();
   await closed.promise;
+});
+
+test("a stock manager's pings, which measure the line, are none of ours", async () => {
+  const founded = await foundation();
+  const { chain: cert, key } = founded.identity;
+  const answered = once<void>();
+  const stock = http2.createSecureServer({ cert, key });
+  stock.on("session", (session) => {
+    cleanups.push(() => session.destroy());
+    session.ping(Buffer.from("02041010090e0707", "hex"), () => answered.resolve());
+  });
+  cleanups.push(() => stock.close());
+  await new Promise<void>((resolve) => stock.listen(0, "127.0.0.1", resolve));
+  const { port } = stock.address() as net.AddressInfo;
+  const connection = dial(`127.0.0.1:${port}`, await node(founded, "worker1"));
+  await answered.promise;
+  assert.equal(connection.signs?.().pings, false);
 });
 
 test("a stream's message is there before the next one is made", async () => {
@@ -193,7 +218,9 @@ test("without a certificate there is the root certificate, and nothing else", as
       },
     },
   });
-  assert.equal(await bootstrapClient.rootCertificate(address, never), founded.rootCA.Certificate);
+  const { rootCertificate, chain } = await bootstrapClient.proof(address, never);
+  assert.equal(rootCertificate, founded.rootCA.Certificate);
+  assert.equal(new X509Certificate(chain).toString(), new X509Certificate(founded.identity.chain).toString());
   const joining = bootstrapClient.connect(address, founded.rootCA.Certificate);
   cleanups.push(() => joining.close());
   const request = { csr: "csr", token: "token", availability: "active" as const };
@@ -481,7 +508,7 @@ test("a manager that is not there is Unavailable, for every call on the connecti
   await assert.rejects(stream.next(), failsWith("Unavailable"));
   connection.close();
   await assert.rejects(connection.heartbeat("s", never), failsWith("Unavailable"));
-  await assert.rejects(bootstrapClient.rootCertificate(address, never), failsWith("Unavailable"));
+  await assert.rejects(bootstrapClient.proof(address, never), failsWith("Unavailable"));
 });
 
 test("an aborted call is Canceled, and the service hears of it", async () => {
@@ -623,4 +650,54 @@ test("a stock manager's answer to published logs, which has no message, is no fa
     yield [line("worker1", "one")];
   }
   await connection.publishLogs("subscription1", one(), never);
+});
+
+test("a node follows its networks, and what it says of them reaches the manager", async () => {
+  const founded = await foundation();
+  const worker = await node(founded, "worker1");
+  const said: NetworksMessage[] = [
+    { type: "complete", revision: 7, changes: [] },
+    { type: "incremental", revision: 9, changes: [{ kind: "remove-network", networkId: "net1" }] },
+  ];
+  const heard: unknown[] = [];
+  const { address } = await serve(founded, {
+    networks: {
+      async *networks({ nodeId }, sessionId, dataPath) {
+        heard.push([nodeId, sessionId, dataPath]);
+        yield* said;
+      },
+      async applied({ nodeId }, sessionId, revision) {
+        heard.push([nodeId, sessionId, revision]);
+      },
+      async withdraw({ nodeId }, sessionId, taskIds) {
+        heard.push([nodeId, sessionId, taskIds]);
+      },
+      async attach({ nodeId }, request) {
+        heard.push([nodeId, request]);
+        return { taskId: "task1" };
+      },
+      async detach() {
+        throw new ShoalError("PermissionDenied", "attachment task2 doesn't belong to this node");
+      },
+    },
+  });
+  const connection = dial(address, worker);
+  const never = new AbortController().signal;
+  const got: NetworksMessage[] = [];
+  for await (const message of connection.networks("s1", { address: "10.0.0.1" }, never)) got.push(message);
+  assert.deepEqual(got, said);
+  await connection.applied("s1", 9, never);
+  await connection.withdraw("s1", ["t1", "t2"], never);
+  const request = { network: "net1", containerId: "c1", aliases: ["db"], address: "" };
+  assert.deepEqual(await connection.attach(request, never), { taskId: "task1" });
+  await assert.rejects(connection.detach("task2", never), {
+    code: "PermissionDenied",
+    message: "attachment task2 doesn't belong to this node",
+  });
+  assert.deepEqual(heard, [
+    ["worker1", "s1", { address: "10.0.0.1" }],
+    ["worker1", "s1", 9],
+    ["worker1", "s1", ["t1", "t2"]],
+    ["worker1", request],
+  ]);
 });

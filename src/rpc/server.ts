@@ -15,6 +15,7 @@ import { createConnectRouter, createContextKey, createContextValues } from "@con
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { managerPing } from "./connection.ts";
 import { answerDirectly, directCalls } from "./direct.ts";
 import { type Peer, peerOf } from "./peer.ts";
 import type { PeerService } from "./peers.ts";
@@ -185,7 +186,7 @@ function connectionOf(session: http2.ServerHttp2Session): CallerConnection {
     bytesRead: () => (session.destroyed ? 0 : (session.socket as TLSSocket).bytesRead),
     ping(onAnswer) {
       if (session.destroyed || session.closed) return;
-      session.ping((error) => {
+      session.ping(managerPing, (error) => {
         if (!error) onAnswer();
       });
     },

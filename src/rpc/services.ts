@@ -3,6 +3,7 @@
  * `rpc/client.ts` calls them, both over swarmkit's gRPC messages; nothing outside `rpc/` sees the wire form.
  * Failures are ShoalErrors with the gRPC code, in both directions.
  */
+import type { DataPath, NetworksMessage } from "../model/network-state.ts";
 import type {
   AssignedTask,
   IssuanceState,
@@ -153,10 +154,39 @@ export interface LogBrokerService {
   publishLogs(caller: Caller, subscriptionId: string, messages: AsyncIterable<readonly LogMessage[]>): Promise<void>;
 }
 
+// --- shoal.v1.Networks: ours, beside swarmkit's; stock managers and nodes don't have it ---
+
+export interface AttachRequest {
+  /** Id or name. */
+  readonly network: string;
+  readonly containerId: string;
+  readonly aliases: readonly string[];
+  /** Without prefix; "" is any. */
+  readonly address: string;
+}
+
+/** Calls of a node whose session is with this manager; NotFound for a session that it doesn't know. */
+export interface NetworkStateService {
+  /** The state of the networks that the node takes part in: a complete message first, then what changes. */
+  networks(caller: Caller, sessionId: string, dataPath: DataPath, signal: AbortSignal): AsyncIterable<NetworksMessage>;
+  /** The node's kernel is at that revision. */
+  applied(caller: Caller, sessionId: string, revision: number): Promise<void>;
+  /**
+   * The node is about to stop these tasks of its own. Resolves when no node leads anybody to them any more, or when
+   * that has taken too long (a node that is cut off is not waited for).
+   */
+  withdraw(caller: Caller, sessionId: string, taskIds: readonly string[], signal: AbortSignal): Promise<void>;
+  /** Attaches a user's container on that node to an attachable network: makes a task, which comes by assignments. */
+  attach(caller: Caller, request: AttachRequest): Promise<{ readonly taskId: string }>;
+  /** Repeatable. */
+  detach(caller: Caller, taskId: string): Promise<void>;
+}
+
 export interface ManagerServices {
   readonly ca: CertificateAuthorityService;
   readonly dispatcher: DispatcherService;
   readonly logBroker: LogBrokerService;
+  readonly networks: NetworkStateService;
   /** Throws PermissionDenied unless the caller is a node of this cluster that has not been removed. */
   authorize(caller: Caller): void;
 }
@@ -165,8 +195,10 @@ export interface ManagerServices {
 export interface SignsOfLife {
   /** The manager's machine has taken the connection; its process may not have looked at it yet. */
   readonly accepted: boolean;
-  /** Pings of the manager so far: ours send one each second, Swarm's send none. */
-  readonly pings: number;
+  /** Bytes that have come from the manager so far: any of them is a sign of life. */
+  readonly bytesRead: number;
+  /** It pings as ours do: each second, the first time before the first message of a session. Swarm's don't. */
+  readonly pings: boolean;
 }
 
 /** The agent's side of one connection to a manager. Every call carries the node's certificate. */
@@ -187,6 +219,12 @@ export interface ManagerConnection {
     messages: AsyncIterable<readonly LogMessage[]>,
     signal: AbortSignal,
   ): Promise<void>;
+  /** As in `NetworkStateService`, which a stock manager has not: Unimplemented. */
+  networks(sessionId: string, dataPath: DataPath, signal: AbortSignal): AsyncIterable<NetworksMessage>;
+  applied(sessionId: string, revision: number, signal: AbortSignal): Promise<void>;
+  withdraw(sessionId: string, taskIds: readonly string[], signal: AbortSignal): Promise<void>;
+  attach(request: AttachRequest, signal: AbortSignal): Promise<{ readonly taskId: string }>;
+  detach(taskId: string, signal: AbortSignal): Promise<void>;
   issue(request: IssueRequest, signal: AbortSignal): Promise<{ readonly nodeId: string }>;
   certificateStatus(nodeId: string, signal: AbortSignal): Promise<CertificateStatus>;
   close(): void;
@@ -211,10 +249,19 @@ export interface ManagerDialer {
 /** The calls of a manager that issue certificates; every `ManagerConnection` has them. */
 export type CertificateClient = Pick<ManagerConnection, "issue" | "certificateStatus">;
 
+/** What whoever answers at an address says of itself: to be checked before it is believed. PEM, both. */
+export interface ManagerProof {
+  readonly rootCertificate: string;
+  /** What it has shown: its certificate, and those above it. */
+  readonly chain: string;
+}
+
 /** A manager, seen by a node that has no certificate yet. */
 export interface BootstrapClient {
-  /** The root bundle of whoever answers at the address: to be checked before it is believed. */
-  rootCertificate(address: string, signal: AbortSignal): Promise<string>;
-  /** A connection without a certificate of our own, to a manager that proves itself by this root. */
-  connect(address: string, rootCertificate: string): CertificateClient & Pick<ManagerConnection, "close">;
+  proof(address: string, signal: AbortSignal): Promise<ManagerProof>;
+  /**
+   * A connection without a certificate of our own, to a manager whose certificate is signed by one of those.
+   * @param trusted PEM bundle
+   */
+  connect(address: string, trusted: string): CertificateClient & Pick<ManagerConnection, "close">;
 }

@@ -41,6 +41,9 @@ export class LmdbBackend implements Backend {
         path: options.directory,
         encoding: "binary",
         overlappingSync: false,
+        // Each commit is a batch of its own. With it, a commit that fails would also reject promises that lmdb keeps to
+        // itself, and end the daemon.
+        eventTurnBatching: false,
       });
     } catch (cause) {
       throw new ShoalError("DataLoss", `the store in ${options.directory} cannot be opened`, { cause });
@@ -82,11 +85,12 @@ export class LmdbBackend implements Backend {
     try {
       // `batch` writes everything asked for inside it in one LMDB transaction, on the writer's thread.
       await this.#database.batch(() => {
-        for (const { key, value } of puts) void this.#database.put(key, value);
-        for (const { table, id } of batch.deletes) void this.#database.remove(keyOf(table, id));
-        void this.#database.put(metaKey, meta);
+        for (const { key, value } of puts) toldOnce(this.#database.put(key, value));
+        for (const { table, id } of batch.deletes) toldOnce(this.#database.remove(keyOf(table, id)));
+        toldOnce(this.#database.put(metaKey, meta));
       });
     } catch (cause) {
+      toldOnce((cause as { commitError?: Promise<unknown> }).commitError);
       throw new ShoalError("Unavailable", "the store cannot be written (is the disk full?)", { cause });
     }
     this.#revision = revision;
@@ -118,6 +122,11 @@ export class LmdbBackend implements Backend {
 
 function keyOf(table: TableName, id: string): string {
   return `${table}/${id}`;
+}
+
+/** One of lmdb's many promises of one commit, which all fail with it: the commit's own is the one that is listened to. */
+function toldOnce(promise: Promise<unknown> | undefined): void {
+  promise?.catch(() => undefined);
 }
 
 function readRevision(value: Buffer): number {

@@ -1,6 +1,6 @@
 /**
  * A replica whose place can change while the store is in use: a cluster that gets its second manager moves from LMDB
- * into etcd. Reads go on, writes wait, and none is lost or written twice.
+ * into etcd. Nearly all of it is copied while it is in use; writes wait for the rest, and none is lost or written twice.
  *
  * Invariant: at any moment one place takes writes. A write that waits is tried in the new place with the versions that
  * its objects had in the old one: it conflicts, and is planned anew from what is there.
@@ -9,12 +9,13 @@ import { assert } from "../lib/errors.ts";
 import type { Backend, BackendCommit, Batch, CommitResult, StoredRecord } from "./backend.ts";
 import type { Election, Replica, ReplicaMember } from "./replica.ts";
 import type { Store } from "./store.ts";
+import { type TableName, tableNames } from "./tables.ts";
 import type { Fence } from "./view.ts";
 
 class MovableBackend implements Backend {
   place: Backend;
-  /** Pending while the place changes; writes wait for it. */
-  moving: Promise<void> = Promise.resolve();
+  /** While the place changes; writes wait for it. */
+  moving: Promise<void> | undefined;
   #writing: Promise<unknown> = Promise.resolve();
   #listener: ((commit: BackendCommit) => void) | undefined;
   #lost: (error: unknown) => void = () => {};
@@ -41,7 +42,7 @@ class MovableBackend implements Backend {
   }
 
   async commit(batch: Batch): Promise<CommitResult> {
-    await this.moving;
+    while (this.moving) await this.moving; // and on to the write in the same turn
     const committing = this.place.commit(batch);
     this.#writing = committing.catch(() => undefined); // its caller hears of it
     return await committing;
@@ -101,6 +102,22 @@ class MovableElection implements Election {
   }
 }
 
+/** A new, empty place that a store is copied into. */
+export interface Destination {
+  /** Writes these objects over what it has of them; one that is undefined is gone. Resolves when it has them. */
+  copy(writes: BackendCommit["writes"]): Promise<void>;
+  /**
+   * Makes it a store that can be loaded, whose revisions go on from this one. Rejects where it has not exactly these
+   * objects.
+   */
+  finish(content: { readonly revision: number; readonly records: Iterable<StoredRecord> }): Promise<void>;
+}
+
+/** So few changes are copied in a moment: writes may wait for them. */
+const fewChanges = 500;
+/** Copying what has changed in the meantime takes less time than what it was the meantime of; if not, writes wait. */
+const roundsAtMost = 8;
+
 export class MovableReplica<R extends Replica = Replica> implements Replica {
   readonly #backend: MovableBackend;
   #place: R;
@@ -134,27 +151,64 @@ export class MovableReplica<R extends Replica = Replica> implements Replica {
   }
 
   /**
-   * Moves to `next`. Writes wait from here on until it resolves; when it rejects, everything is as it was, and `next`
-   * is the caller's to remove.
-   * @param fill puts what the store has into the new place, and makes it the one that the next start opens
+   * Moves to `next`, which is empty. Writes go on while it is filled, and wait only for the last of it. When it rejects,
+   * everything is as it was, and `next` is the caller's to remove.
+   * @param settle makes it the place that the next start opens; called when it has everything
    */
-  async move(store: Store, next: R, fill: () => Promise<void>): Promise<void> {
+  async move(store: Store, next: R & Destination, settle: () => Promise<void>): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const backend = this.#backend;
     const before = this.#place;
-    backend.moving = promise;
+    const changed = new ChangedObjects(store);
     try {
+      await next.copy(everythingIn(store).map(({ table, object }) => ({ table, id: object.ID, object })));
+      for (let round = 0; changed.size > fewChanges && round < roundsAtMost; round++) await next.copy(changed.take());
+      backend.moving = promise;
       await backend.still();
-      await fill();
+      await next.copy(changed.take());
+      await next.finish({ revision: store.view.revision, records: everythingIn(store) });
+      await settle();
       const loaded = await next.backend.load();
       backend.settle(next.backend);
       store.renumber(loaded);
       this.#place = next;
     } finally {
+      changed.stop();
+      backend.moving = undefined;
       resolve();
     }
     await this.#election?.replace(await next.elect(store));
     await before.backend.close();
     await before.stop();
+  }
+}
+
+/** A copy of the list: it stays what it is while the store is written to. */
+function everythingIn({ view }: Store): StoredRecord[] {
+  return tableNames.flatMap((table: TableName) => [...view.all(table)].map((object) => ({ table, object })));
+}
+
+/** What was changed since it was last taken. */
+class ChangedObjects {
+  readonly #store: Store;
+  readonly #places = new Map<string, { readonly table: TableName; readonly id: string }>();
+  readonly stop: () => void;
+
+  constructor(store: Store) {
+    this.#store = store;
+    this.stop = store.watch(({ changes }) => {
+      for (const { table, id } of changes) this.#places.set(`${table}/${id}`, { table, id });
+    });
+  }
+
+  get size(): number {
+    return this.#places.size;
+  }
+
+  /** As they are now. */
+  take(): BackendCommit["writes"] {
+    const places = [...this.#places.values()];
+    this.#places.clear();
+    return places.map(({ table, id }) => ({ table, id, object: this.#store.view.get(table, id) }));
   }
 }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { systemClock } from "../lib/clock.ts";
+import { FakeClock } from "../lib/fake-clock.ts";
 import type { Backend, Batch, CommitResult } from "./backend.ts";
 import { MemoryBackend } from "./memory.ts";
 import { type Commit, Store } from "./store.ts";
@@ -11,6 +12,27 @@ const network = (ID: string, Name = ID) => ({ ID, Name, Labels: {}, Driver: "bri
 const open = (backend: Backend = new MemoryBackend()) => Store.open(backend, systemClock);
 
 describe("store", () => {
+  it("says when it heard of each object's last write, by its own clock, whatever the writer's says", async () => {
+    const memory = new MemoryBackend();
+    const writer = await Store.open(memory, new FakeClock(0));
+    await writer.update((tx) => tx.create("networks", network("old")));
+    const clock = new FakeClock(5_000);
+    const store = await Store.open(memory, clock);
+    const heardAt = (id: string) => store.view.heardAt(store.view.network(id)!);
+    assert.equal(heardAt("old"), undefined, "it was there already");
+    await writer.update((tx) => tx.create("networks", network("new")));
+    clock.stall(1_000);
+    await writer.update((tx) => tx.put("networks", tx.network("old")!));
+    assert.deepEqual([heardAt("new"), heardAt("old")], [5_000, 6_000]);
+    clock.stall(1_000);
+    await store.update((tx) => {
+      const before = tx.heardAt(tx.network("new")!);
+      const after = tx.heardAt(tx.put("networks", tx.network("new")!));
+      assert.deepEqual([before, after], [5_000, 7_000], "what is being written is written now");
+    });
+    assert.equal(heardAt("new"), 7_000);
+  });
+
   it("refuses a fenced write once another manager leads, alone and in a commit with others", async () => {
     const store = await open();
     const lead = await store.update((tx) => tx.create("locks", { ID: leadLock, Holder: "m1" }));

@@ -17,7 +17,7 @@ import type { StoredObject } from "../model/types.ts";
 import type { Backend, BackendCommit, StoredRecord } from "./backend.ts";
 import type { Table } from "./table.ts";
 import { type TableName, type Tables, tableNames, tableOf } from "./tables.ts";
-import { BaseView, type Fence, Transaction, type View } from "./view.ts";
+import { BaseView, type Fence, type HeardTimes, Transaction, type View } from "./view.ts";
 
 export type { Fence, Transaction, View } from "./view.ts";
 
@@ -59,6 +59,7 @@ export class Store {
   readonly #backend: Backend;
   readonly #clock: Clock;
   readonly #tables = emptyTables();
+  readonly #heard: HeardTimes = new WeakMap();
   readonly #view: CommittedView;
   readonly #watchers = new Set<(commit: Commit) => void>();
   #waiting: Waiting[] = [];
@@ -72,7 +73,7 @@ export class Store {
   private constructor(backend: Backend, clock: Clock) {
     this.#backend = backend;
     this.#clock = clock;
-    this.#view = new CommittedView(this.#tables);
+    this.#view = new CommittedView(this.#tables, this.#heard);
   }
 
   /** Loads everything from the backend. */
@@ -142,6 +143,8 @@ export class Store {
     for (const { table, object } of records) {
       const known = this.#tables[table].get(object.ID);
       assert(known, `${table} ${object.ID} has moved with the store`);
+      const heardAt = this.#heard.get(known.Version);
+      if (heardAt !== undefined) this.#heard.set(object.Version, heardAt);
       (known as { Version: { Index: number } }).Version = object.Version;
     }
     this.#view.revision = revision;
@@ -185,7 +188,7 @@ export class Store {
   async #commitBatch(batch: Waiting[]): Promise<void> {
     for (let attempt = 0; attempt < limits.commitAttempts; attempt++) {
       const now = rfc3339(this.#clock.now());
-      const tx = new Transaction(this.#tables, this.#view.revision, now);
+      const tx = new Transaction(this.#tables, this.#heard, this.#view.revision, now);
       const results: (() => void)[] = [];
       for (const waiting of batch) {
         const mark = tx.mark();
@@ -220,6 +223,7 @@ export class Store {
   #apply({ revision, writes }: BackendCommit): void {
     const changes: Change[] = [];
     const version = { Index: revision };
+    this.#heard.set(version, this.#clock.now());
     for (const { table, id, object } of writes) {
       const before = this.#tables[table].get(id);
       if (object) {
@@ -248,10 +252,16 @@ export class Store {
 class CommittedView extends BaseView {
   revision = 0;
   readonly #tables: Record<TableName, AnyTable>;
+  readonly #heard: HeardTimes;
 
-  constructor(tables: Record<TableName, AnyTable>) {
+  constructor(tables: Record<TableName, AnyTable>, heard: HeardTimes) {
     super();
     this.#tables = tables;
+    this.#heard = heard;
+  }
+
+  override heardAt({ Version }: StoredObject): number | undefined {
+    return this.#heard.get(Version);
   }
 
   override get<T extends TableName>(table: T, id: string): Tables[T] | undefined {

@@ -4,20 +4,26 @@ import type { StoredObject } from "../model/types.ts";
 
 type Bucket<T> = T | Map<string, T>;
 
+/** From an object to its key in an index, or its keys; undefined: it is not in it. */
+export type KeysOf<T> = (object: T) => string | readonly string[] | undefined;
+
 /** Most keys of an index (a slot, a name) have one object: only a key with several gets a Map of its own. */
 class Index<T extends StoredObject> {
   readonly #buckets = new Map<string, Bucket<T>>();
-  readonly #keyOf: (object: T) => string | undefined;
+  readonly #keysOf: KeysOf<T>;
 
-  constructor(keyOf: (object: T) => string | undefined) {
-    this.#keyOf = keyOf;
+  constructor(keysOf: KeysOf<T>) {
+    this.#keysOf = keysOf;
   }
 
   replace(before: T | undefined, after: T | undefined): void {
-    const oldKey = before && this.#keyOf(before);
-    const newKey = after && this.#keyOf(after);
-    if (before && oldKey !== undefined && oldKey !== newKey) this.#remove(oldKey, before.ID);
-    if (after && newKey !== undefined) this.#set(newKey, after);
+    const old = before && this.#keysOf(before);
+    const current = after && this.#keysOf(after);
+    if (before && typeof old === "string") {
+      if (typeof current === "object" || old !== current) this.#remove(old, before.ID);
+    } else if (before && old) for (const key of old) this.#remove(key, before.ID);
+    if (after && typeof current === "string") this.#set(current, after);
+    else if (after && current) for (const key of current) this.#set(key, after);
   }
 
   #set(key: string, object: T): void {
@@ -58,8 +64,8 @@ export class Table<T extends StoredObject> {
   readonly #objects = new Map<string, T>();
   readonly #indexes: Record<string, Index<T>> = {};
 
-  constructor(indexes: Record<string, (object: T) => string | undefined>) {
-    for (const [name, keyOf] of Object.entries(indexes)) this.#indexes[name] = new Index(keyOf);
+  constructor(indexes: Record<string, KeysOf<T>>) {
+    for (const [name, keysOf] of Object.entries(indexes)) this.#indexes[name] = new Index(keysOf);
   }
 
   get size(): number {

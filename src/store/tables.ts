@@ -1,6 +1,17 @@
 /** The store's tables and their indexes: what there is, and by what it is found. */
-import type { Cluster, Lock, Network, Node, Service, SpecRevision, StoredObject, Task } from "../model/types.ts";
-import { Table } from "./table.ts";
+import { addressesHeld, addressOf } from "../model/networks.ts";
+import type {
+  Cluster,
+  Lock,
+  Network,
+  NetworkAddress,
+  Node,
+  Service,
+  SpecRevision,
+  StoredObject,
+  Task,
+} from "../model/types.ts";
+import { type KeysOf, Table } from "./table.ts";
 
 export interface Tables {
   cluster: Cluster;
@@ -26,14 +37,24 @@ export const tableNames = [
   "locks",
 ] as const satisfies TableName[];
 
-/** For each table, its indexes: from an object to its key (undefined: not in this index). */
-export const indexes: { [T in TableName]: Record<string, (object: Tables[T]) => string | undefined> } = {
+/** For each table, its indexes: from an object to its key or keys (undefined: not in this index). */
+export const indexes: { [T in TableName]: Record<string, KeysOf<Tables[T]>> } = {
   cluster: {},
-  nodes: {},
+  nodes: {
+    /** Their own addresses on networks (`addressKey`). */
+    address: (node) => addressKeys(node.Attachments),
+    /** Takes part in networks, and has no address of its own yet. */
+    unattached: (node) => (node.DataPath && !node.Attachments?.length ? "yes" : undefined),
+  },
   services: {
     name: (service) => service.Name,
     /** Names are unique whatever their case, as host names are. */
     foldedName: (service) => service.Name.toLowerCase(),
+    /** Their virtual addresses (`addressKey`). */
+    address: ({ Endpoint }) =>
+      Endpoint?.VirtualIPs?.map(({ NetworkID, Addr }) => addressKey(NetworkID ?? "", addressOf(Addr ?? ""))),
+    /** Networks on which they have a virtual address. */
+    network: ({ Endpoint }) => Endpoint?.VirtualIPs?.map(({ NetworkID }) => NetworkID ?? ""),
   },
   specs: { service: (spec) => spec.ServiceID },
   tasks: {
@@ -42,8 +63,20 @@ export const indexes: { [T in TableName]: Record<string, (object: Tables[T]) => 
     slot: (task) => slotKey(task.ServiceID, task.Slot),
     /** Only the states in which a manager's loop still has to act before an agent can: `new` and `pending`. */
     state: (task) => (task.Status.State === "new" || task.Status.State === "pending" ? task.Status.State : undefined),
+    /** Those that are new, by service. */
+    newOfService: (task) => (task.Status.State === "new" ? task.ServiceID : undefined),
+    /** Those that wait for an address, by network. */
+    waitsFor: (task) => (task.Status.State === "new" ? task.WaitsFor : undefined),
+    /** Networks on which they hold an address. */
+    network: (task) => addressesHeld(task)?.map(({ NetworkID }) => NetworkID),
+    /** The addresses that they hold (`addressKey`). */
+    address: (task) => addressKeys(addressesHeld(task)),
   },
-  networks: { name: (network) => network.Name },
+  networks: {
+    /** A removed one has given back its name. */
+    name: (network) => (network.Removed ? undefined : network.Name),
+    ingress: (network) => (network.Spec?.Ingress && !network.Removed ? "yes" : undefined),
+  },
   locks: {},
 };
 
@@ -51,7 +84,16 @@ export function slotKey(serviceId: string, slot: number): string {
   return `${serviceId}/${slot}`;
 }
 
+/** The key of an address (without prefix) of a network. */
+export function addressKey(networkId: string, address: string): string {
+  return `${networkId}/${address}`;
+}
+
+function addressKeys(addresses: readonly NetworkAddress[] | undefined): string[] | undefined {
+  return addresses?.map(({ NetworkID, Address }) => addressKey(NetworkID, addressOf(Address)));
+}
+
 /** An empty table with the indexes of `name`. */
 export function tableOf(name: TableName): Table<StoredObject> {
-  return new Table(indexes[name] as Record<string, (object: StoredObject) => string | undefined>);
+  return new Table(indexes[name] as Record<string, KeysOf<StoredObject>>);
 }

@@ -1,9 +1,11 @@
 /** Reading the store: `View`, over what is committed, and `Transaction`, over that and its own writes. */
+import { parseRfc3339 } from "../lib/clock.ts";
 import { assert, ShoalError } from "../lib/errors.ts";
 import type { JoinSource } from "../model/join.ts";
 import {
   type Cluster,
   type Network,
+  type Node,
   type Service,
   type SpecRevision,
   type StoredObject,
@@ -12,7 +14,7 @@ import {
 } from "../model/types.ts";
 import type { Batch } from "./backend.ts";
 import type { Table } from "./table.ts";
-import { slotKey, type TableName, type Tables, tableOf } from "./tables.ts";
+import { addressKey, slotKey, type TableName, type Tables, tableOf } from "./tables.ts";
 
 export interface View extends JoinSource {
   /** Revision of the newest commit that this view has. */
@@ -32,9 +34,33 @@ export interface View extends JoinSource {
   tasksOfSlot(serviceId: string, slot: number): Iterable<Task>;
   /** Tasks that a manager's loop has to act on: `new` waits for the allocator, `pending` for the scheduler. */
   tasksInState(state: "new" | "pending"): Iterable<Task>;
+  /** New tasks of one service; "" for those that are a user's container. */
+  newTasksOfService(serviceId: string): Iterable<Task>;
+  /** New tasks that wait for an address of the network. */
+  tasksWaitingFor(networkId: string): Iterable<Task>;
+  /** Tasks that hold an address on the network. */
+  tasksOfNetwork(networkId: string): Iterable<Task>;
+  /** Services that have a virtual address on the network. */
+  servicesOfNetwork(networkId: string): Iterable<Service>;
+  /** Whether a task, a service or a node has the address (without prefix). */
+  isAddressUsed(networkId: string, address: string): boolean;
+  /** Nodes that take part in networks but have no address on the ingress network. */
+  unattachedNodes(): Iterable<Node>;
+  /** Also one that is removed and only waits for its last task. */
   network(id: string): Network | undefined;
   networkByName(name: string): Network | undefined;
+  /** The ingress network; there is at most one. */
+  ingressNetwork(): Network | undefined;
+  /**
+   * When this manager heard of the object's last write (milliseconds since the epoch), by its own clock: never before
+   * it was written, by whichever manager and whatever that one's clock says. Undefined for one that has not been
+   * written since the store was opened.
+   */
+  heardAt(object: StoredObject): number | undefined;
 }
+
+/** When commits were heard of, by the version that each gave to what it wrote: all those objects share it. */
+export type HeardTimes = WeakMap<StoredObject["Version"], number>;
 
 export abstract class BaseView implements View {
   abstract readonly revision: number;
@@ -43,6 +69,7 @@ export abstract class BaseView implements View {
   abstract count(table: TableName): number;
   /** The objects under `key` in one of the table's indexes (`tables.ts`). */
   abstract find<T extends TableName>(table: T, index: string, key: string): Iterable<Tables[T]>;
+  abstract heardAt(object: StoredObject): number | undefined;
 
   cluster(): Cluster | undefined {
     return first(this.all("cluster"));
@@ -82,6 +109,31 @@ export abstract class BaseView implements View {
   networkByName(name: string): Network | undefined {
     return first(this.find("networks", "name", name));
   }
+  ingressNetwork(): Network | undefined {
+    return first(this.find("networks", "ingress", "yes"));
+  }
+  newTasksOfService(serviceId: string): Iterable<Task> {
+    return this.find("tasks", "newOfService", serviceId);
+  }
+  tasksWaitingFor(networkId: string): Iterable<Task> {
+    return this.find("tasks", "waitsFor", networkId);
+  }
+  tasksOfNetwork(networkId: string): Iterable<Task> {
+    return this.find("tasks", "network", networkId);
+  }
+  servicesOfNetwork(networkId: string): Iterable<Service> {
+    return this.find("services", "network", networkId);
+  }
+  isAddressUsed(networkId: string, address: string): boolean {
+    const key = addressKey(networkId, address);
+    for (const table of ["tasks", "services", "nodes"] as const) {
+      if (first<StoredObject>(this.find(table, "address", key))) return true;
+    }
+    return false;
+  }
+  unattachedNodes(): Iterable<Node> {
+    return this.find("nodes", "unattached", "yes");
+  }
 }
 
 /** An object to write: the store fills in its version and times. */
@@ -115,6 +167,7 @@ export class Transaction extends BaseView {
   /** The transaction's own time, RFC 3339; each object written gets it as UpdatedAt. */
   readonly now: string;
   readonly #base: Record<TableName, Table<StoredObject>>;
+  readonly #heard: HeardTimes;
   /**
    * What this transaction has put, with the same indexes as the base: made for a table when it is first searched,
    * because most transactions never search what they wrote.
@@ -127,9 +180,10 @@ export class Transaction extends BaseView {
   /** What each write replaced, for `undoTo`. */
   readonly #undo: { key: string; table: TableName; id: string; before: Write | undefined }[] = [];
 
-  constructor(base: Record<TableName, Table<StoredObject>>, revision: number, now: string) {
+  constructor(base: Record<TableName, Table<StoredObject>>, heard: HeardTimes, revision: number, now: string) {
     super();
     this.#base = base;
+    this.#heard = heard;
     this.revision = revision;
     this.now = now;
   }
@@ -155,6 +209,10 @@ export class Transaction extends BaseView {
     return this.#merged(table, this.#base[table].find(index, key), (puts) => puts.find(index, key)) as Iterable<
       Tables[T]
     >;
+  }
+
+  override heardAt({ Version }: StoredObject): number | undefined {
+    return Version === uncommitted ? parseRfc3339(this.now) : this.#heard.get(Version);
   }
 
   /** Adds a new object; its id must be unused. */

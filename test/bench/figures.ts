@@ -2,11 +2,13 @@
 
 export interface Row {
   readonly what: string;
-  readonly unit: "ms" | "/s" | "MiB" | "%";
+  readonly unit: "ms" | "/s" | "MiB" | "%" | "Gbit/s" | "failed";
   readonly shoal: number;
   readonly other?: number;
   /** Promised: shoal at most this times the other side. */
   readonly ratioTarget?: number;
+  /** Promised: shoal at least this times the other side. */
+  readonly ratioFloor?: number;
   /** Promised: shoal at most this. */
   readonly target?: number;
 }
@@ -52,12 +54,14 @@ function number(value: number): string {
   return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
 }
 
-function targetText({ ratioTarget, target, unit }: Row): string {
+function targetText({ ratioTarget, ratioFloor, target, unit }: Row): string {
+  if (ratioFloor !== undefined) return `>= ${ratioFloor.toFixed(2)} x`;
   if (ratioTarget !== undefined) return `<= ${ratioTarget.toFixed(1)} x`;
   return target === undefined ? "" : `<= ${target} ${unit}`;
 }
 
-function verdict({ ratioTarget, target, shoal }: Row, ratio: number | undefined): string {
+function verdict({ ratioTarget, ratioFloor, target, shoal }: Row, ratio: number | undefined): string {
+  if (ratioFloor !== undefined) return ratio === undefined ? "not compared" : met(ratio >= ratioFloor);
   if (ratioTarget !== undefined) return ratio === undefined ? "not compared" : met(ratio <= ratioTarget);
   return target === undefined ? "" : met(shoal <= target);
 }

@@ -8,6 +8,8 @@
  *   agents      how many agents and tasks one manager carries
  *   writes      how fast three managers take writes
  *   failover    how long the loss of a machine is felt
+ *   endpoints   what a change on a network costs the manager of many nodes
+ *   network     what the networks cost: virtual addresses, the routing mesh, overlays, a container's start
  *
  * api, converge and idle measure a node that they bring up (root is needed), or `--host unix:///shoal.sock`. With
  * `--against stock` they bring up a stock Docker swarm, or take `--against unix:///other.sock`, measure both in the
@@ -22,6 +24,8 @@ const benchmarks = {
   agents: () => import("./agents.ts"),
   writes: () => import("./writes.ts"),
   failover: () => import("./failover.ts"),
+  endpoints: () => import("./endpoints.ts"),
+  network: () => import("./network.ts"),
 } as const;
 
 type Name = keyof typeof benchmarks;

@@ -282,8 +282,6 @@ for (const { program, version } of await dockerPrograms()) {
       assert.match(memory, /invalid memory value 1048576: Must be at least 4MiB/);
       const constraint = await docker.refused([...base, "--name", "odd", "--constraint", "node.labels.color", image]);
       assert.match(constraint, /constraint expected one operator from ==, !=/);
-      const ingress = await docker.refused([...base, "--name", "mesh", "--publish", "8091:80", image]);
-      assert.match(ingress, /ingress/);
       assert.match(await docker.refused(["service", "inspect", "nobody"]), /no such service: nobody/i);
       assert.deepEqual((await docker.lines(["service", "ls", "--format", "{{.Name}}"])).sort(), ["talk", "web"]);
     });

@@ -26,7 +26,11 @@ export interface NodeView {
     readonly Availability: "active" | "pause" | "drain";
     readonly Labels: Readonly<Record<string, string>>;
   };
-  readonly Description: { readonly Hostname: string; readonly Engine: { readonly EngineVersion: string } };
+  readonly Description: {
+    readonly Hostname: string;
+    readonly Engine: { readonly EngineVersion: string };
+    readonly TLSInfo: { readonly CertIssuerPublicKey: string };
+  };
   readonly Status: { readonly State: string; readonly Message?: string; readonly Addr?: string };
   readonly ManagerStatus?: { readonly Leader?: boolean; readonly Reachability: string; readonly Addr: string };
 }

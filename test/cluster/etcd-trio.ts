@@ -46,7 +46,7 @@ export class Managers {
   async found(number: number, source: Source = { revision: 0, records: [] }): Promise<Seat> {
     const options = await this.options(number);
     const replica = await EtcdReplica.found(options);
-    await replica.fill(source);
+    await fill(replica, source);
     return this.sit(number, options, replica);
   }
 
@@ -82,6 +82,13 @@ export class Managers {
     await Promise.all([...this.seats.keys()].map((number) => this.rise(number)));
     rmSync(this.directory, { recursive: true });
   }
+}
+
+/** Makes a founded replica the store of a former single manager. */
+export async function fill(replica: EtcdReplica, { revision, records }: Source): Promise<void> {
+  const all = [...records];
+  await replica.copy(all.map(({ table, object }) => ({ table, id: object.ID, object })));
+  await replica.finish({ revision, records: all });
 }
 
 export function leaderOf(seats: readonly Seat[]): Seat | undefined {

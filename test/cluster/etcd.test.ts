@@ -20,12 +20,14 @@ import type { Network } from "../../src/model/types.ts";
 import { eventually } from "../../src/playground/wait.ts";
 import { ValueCipher } from "../../src/store/encryption.ts";
 import { EtcdClient } from "../../src/store/etcd/client.ts";
+import { clientSocket } from "../../src/store/etcd/directory.ts";
 import { EtcdBackend } from "../../src/store/etcd/etcd-backend.ts";
 import { EtcdReplica } from "../../src/store/etcd/etcd-replica.ts";
 import { Maintenance } from "../../src/store/etcd/maintenance.ts";
-import { clientSocket, endOrphan } from "../../src/store/etcd/process.ts";
+import { Membership } from "../../src/store/etcd/membership.ts";
+import { endOrphan } from "../../src/store/etcd/orphan.ts";
 import { Store } from "../../src/store/store.ts";
-import { dataKey, freePort, leaderOf, Managers, type Seat, until, Wire } from "./etcd-trio.ts";
+import { dataKey, fill, freePort, leaderOf, Managers, type Seat, until, Wire } from "./etcd-trio.ts";
 
 const noLeader = { message: /^The swarm does not have a leader\./ };
 
@@ -255,14 +257,49 @@ describe("three managers", () => {
     await replica.remove("manager6");
   });
 
-  test("a manager that was stopped is there again with its votes and data", async () => {
-    const { options } = managers.seats.get(2)!;
+  test("a manager's address can be taken over as soon as it is gone, and not while it is there", async () => {
+    const first = managers.seats.get(1)!;
+    const fifth = await managers.join(5, first);
+    await managers.rise(5);
+    const client = new EtcdClient(clientSocket(first.options.directory), systemClock);
+    let looks = 0;
+    const membership = new Membership({
+      client,
+      clock: systemClock,
+      log: silentLogger,
+      removed: new AbortController().signal,
+      // etcd may see the end of a connection some moments after the end of the process behind it.
+      activePeers: async () => {
+        if (++looks > 3) return await client.activePeers();
+        return new Set((await membership.members()).map(({ id }) => id.toString(16)));
+      },
+    });
+    await membership.add("manager6", fifth.options.peerAddress);
+    assert.ok(looks > 3);
+    const { peerAddress } = managers.seats.get(2)!.options;
+    await assert.rejects(membership.add("manager7", peerAddress), {
+      code: "AlreadyExists",
+      message: `another manager is reached at ${peerAddress}`,
+    });
+    await membership.remove("manager6");
+    await membership.stop();
+    client.close();
+  });
+
+  test("a manager that was stopped is there again with its votes and data, and gives a newcomer its vote", async () => {
+    const { replica, options } = managers.seats.get(2)!;
+    const newcomer = await managers.options(8);
+    await replica.add(newcomer.nodeId, newcomer.peerAddress);
+    const ticket = await replica.ticket();
     await managers.rise(2);
     assert.ok(EtcdReplica.exists(options.directory));
     const again = await managers.sit(2, options, await EtcdReplica.restart(options));
     await again.store.caughtUp();
     assert.deepEqual(contents(again.store), contents(managers.seats.get(1)!.store));
     await create(again.store, "again");
+    await managers.sit(8, newcomer, await EtcdReplica.join(newcomer, ticket));
+    await managers.rise(8);
+    await again.replica.remove(newcomer.nodeId);
   });
 
   test("one former member becomes a cluster of its own by force", async () => {
@@ -325,9 +362,7 @@ describe("one manager", () => {
     }));
     const options = await managers.options(1);
     const replica = await EtcdReplica.found(options);
-    const startedAt = performance.now();
-    await replica.fill({ revision: count, records });
-    const tookMs = performance.now() - startedAt;
+    await fill(replica, { revision: count, records });
     const moved = await managers.sit(1, options, replica);
     const { revision } = moved.store.view;
     const kept = contents(moved.store);
@@ -342,7 +377,6 @@ describe("one manager", () => {
       assert.deepEqual(moved, original);
       assert.ok(Version.Index > count);
     }
-    assert.ok(tookMs < 3_000, `${tookMs} ms`);
   });
 
   test("a lost watch misses nothing", async () => {
@@ -467,7 +501,7 @@ describe("a full disk", () => {
     // etcd's directory is made anew, which the root of a file system can't be.
     const options = { ...(await managers.options(1)), directory: join(disk, "store") };
     const replica = await EtcdReplica.found(options);
-    await replica.fill({ revision: 0, records: [] });
+    await fill(replica, { revision: 0, records: [] });
     const { store } = await managers.sit(1, options, replica);
     const filler = join(disk, "filler");
     writeFileSync(filler, Buffer.alloc(110 * 1024 * 1024));
@@ -514,6 +548,28 @@ describe("an etcd without its manager", () => {
     assert.ok(!isGone(etcd));
     manager.kill("SIGKILL");
     await until("etcd is gone", () => isGone(etcd));
+  });
+
+  test("ends when it stands still for seconds, and is started again when it goes on", async () => {
+    const program = fileURLToPath(new URL("./etcd-manager.ts", import.meta.url));
+    const home = join(directory, "still");
+    const manager = spawn(process.execPath, [program, home, `127.0.0.1:${await freePort()}`], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const [line] = await once(createInterface({ input: manager.stdout }), "line");
+    const etcd = Number(line);
+    try {
+      manager.kill("SIGSTOP");
+      const stoppedAt = performance.now();
+      await until("etcd is gone", () => isGone(etcd));
+      assert.ok(performance.now() - stoppedAt > 3_000, "not for a short pause");
+      manager.kill("SIGCONT");
+      const current = () => Number(readFileSync(join(home, "etcd.pid"), "utf8"));
+      await until("another etcd runs", () => current() !== etcd && !isGone(current()));
+      assert.equal(manager.exitCode, null);
+    } finally {
+      manager.kill("SIGKILL");
+    }
   });
 
   test("is ended by the next one if it was left behind all the same, and nobody else is", async () => {

@@ -48,6 +48,8 @@ export interface RunOptions {
 }
 
 const defaultLimitMs = 60_000;
+/** Of a command that is overtaken each time. */
+const overtakenTries = 10;
 /** How long a condition of the swarm may take: a loaded two-core machine needs some seconds for each container. */
 export const settleMs = 90_000;
 
@@ -76,16 +78,28 @@ export class Docker {
 
   /** Standard output, trimmed; fails with all output on a status other than 0. */
   async ok(args: readonly string[], options: RunOptions = {}): Promise<string> {
-    const output = await this.run(args, options);
+    const output = await this.#answered(args, options);
     if (output.status !== 0) throw new Error(`docker ${args.join(" ")}: status ${output.status}\n${render(output)}`);
     return output.stdout.trim();
   }
 
   /** Standard error of a command that must fail. */
   async refused(args: readonly string[], options: RunOptions = {}): Promise<string> {
-    const output = await this.run(args, options);
+    const output = await this.#answered(args, options);
     if (output.status === 0) throw new Error(`docker ${args.join(" ")} should have failed\n${render(output)}`);
     return output.stderr.trim();
+  }
+
+  /**
+   * The CLI reads an object and writes it back with what is to be changed: the swarm itself may have written it in
+   * between (a node that has just come back, a service that is being updated), and users ask again then.
+   */
+  async #answered(args: readonly string[], options: RunOptions): Promise<Output> {
+    for (let tries = 1; ; tries++) {
+      const output = await this.run(args, options);
+      const isOvertaken = output.status !== 0 && output.stderr.includes("update out of sequence");
+      if (!isOvertaken || tries === overtakenTries) return output;
+    }
   }
 
   /** Lines of the output, without empty ones. */

@@ -419,6 +419,22 @@ describe("what goes wrong", () => {
     assert.deepEqual(containersOf(await settled(12)), containersOf(before));
   });
 
+  test("a worker's Engine dies: the node is Down, its tasks run elsewhere; it takes part again with its Engine", async (t) => {
+    const before = await settled(12);
+    const killedAt = performance.now();
+    await cluster.playground.kill("node-3", "engine");
+    await cluster.nodeBecomes(3, "down");
+    t.diagnostic(`Down after ${Math.round(performance.now() - killedAt)} ms`);
+    assert.ok((await manager.lines(["node", "ls", "--format", "{{.Hostname}} {{.Status}}"])).includes("node-3 Down"));
+    const without = await cluster.running("web", 12, (placed) => spread(placed)["node-3"] === undefined);
+    const kept = containersOf(before.filter(({ node }) => node !== "node-3"));
+    assert.ok(kept.every((container) => containersOf(without).includes(container)));
+    await cluster.playground.start("node-3");
+    await cluster.nodeBecomes(3, "ready");
+    await inTouch(3);
+    assert.deepEqual(containersOf(await settled(12)), containersOf(without));
+  });
+
   test("two workers that do not reach each other still reach the manager", async () => {
     await cluster.playground.split(["node-2"]);
     await cluster.playground.heal("node-1"); // the cut between the workers stays

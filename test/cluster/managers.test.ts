@@ -13,7 +13,7 @@ const managers = [1, 2, 3];
 const workers = [4, 5];
 const all = [...managers, ...workers];
 /** What is promised; quorum loss is told "within a few seconds", with what a loaded machine adds. */
-const limits = { firstWriteMs: 3000, tasksElsewhereMs: 7000, migrationMs: 3000, noLeaderMs: 10_000 };
+const limits = { firstWriteMs: 3000, tasksElsewhereMs: 7000, migrationMs: 3000, noLeaderMs: 10_000, stillMs: 10_000 };
 
 before(async () => {
   await cluster.start(5, 3);
@@ -195,6 +195,46 @@ test("service logs through any manager come from all nodes", async () => {
   await cluster.until("talk is gone", async () => (await cluster.containers("talk")).length === 0);
 });
 
+test("followed service logs lose no line and repeat none while the nodes' sessions move", async () => {
+  const count = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
+  const create = ["service", "create", "--detach", "--quiet", "--mode", "global", "--stop-grace-period", "1s"];
+  const onWorkers = ["--constraint", "node.role==worker"];
+  await cluster.docker(1).ok([...create, ...onWorkers, "--name", "count", image, "sh", "-c", count]);
+  await cluster.running("count", workers.length);
+  // The workers have joined through node-1: their sessions are there.
+  cluster.asked = 2;
+  await using following = cluster.docker(2).follow(["service", "logs", "--follow", "--tail", "3", "count"]);
+  const numbers = (lines: readonly string[], node: number) =>
+    lines.flatMap((line) => {
+      const [, name, number] = /@(node-\d)\s+\| (\d+)$/.exec(line) ?? [];
+      return name === `node-${node}` ? [Number(number)] : [];
+    });
+  const goOn = async (what: string) => {
+    const before = workers.map((node) => numbers(following.lines, node).at(-1) ?? 0);
+    await following.until(what, (lines) =>
+      workers.every((node, index) => (numbers(lines, node).at(-1) ?? 0) > before[index]! + 20),
+    );
+  };
+  await goOn("lines of both");
+  for (const index of [1, 3, 1]) {
+    await cluster.playground.kill(`node-${index}`, "daemon");
+    await goOn(`lines without node-${index}`);
+    await cluster.playground.start(`node-${index}`);
+    await cluster.until(`node-${index} is back`, async () =>
+      (await nodeList(2)).includes(`node-${index} manager ready reachable`),
+    );
+  }
+  for (const node of workers) {
+    const told = numbers(following.lines, node);
+    assert.deepEqual(
+      told,
+      told.map((_, index) => told[0]! + index),
+    );
+  }
+  await cluster.docker(2).ok(["service", "rm", "count"]);
+  await cluster.until("count is gone", async () => (await cluster.containers("count")).length === 0);
+});
+
 test("the leader's host is killed while services are created: nothing that was answered is lost", async (t) => {
   const before = await cluster.running("web", 10);
   const killed = await leader();
@@ -234,6 +274,52 @@ test("the leader's host is killed while services are created: nothing that was a
     (await nodeList(killed)).includes(`node-${killed} manager ready reachable`),
   );
   await writers.check(killed);
+});
+
+test("the leader's daemon stands still: another one leads; when it goes on it follows, and nothing is lost", async (t) => {
+  const before = await cluster.running("web", 10);
+  const still = await leader();
+  const [asked, other] = others(still) as [number, number];
+  cluster.asked = asked;
+  const { pid } = cluster.playground.machine(`node-${still}`).find("daemon")!;
+  const writers = new Writers("still", [asked, other]);
+  await eventually({ what: "writes", limitMs: 10_000 }, () => writers.answered.length >= 20);
+  process.kill(pid, "SIGSTOP");
+  try {
+    const stoppedAt = performance.now();
+    const next = await cluster.until("another one leads", async () => {
+      const leading = await leader().catch(() => still); // there may be none for a moment
+      return leading !== still && leading;
+    });
+    const leadsMs = performance.now() - stoppedAt;
+    await eventually({ what: "a write under the new leader", limitMs: 10_000, intervalMs: 10 }, () =>
+      writers.answered.some(({ sentAt }) => sentAt > stoppedAt + leadsMs),
+    );
+    const writeMs = performance.now() - stoppedAt;
+    const elsewhere = await cluster.until("its tasks run elsewhere", async () => {
+      const placed = (await cluster.containers("web")).filter(({ node }) => node !== `node-${still}`);
+      return placed.length === 10 && placed;
+    });
+    t.diagnostic(`another one leads after ${Math.round(leadsMs)} ms, first write after ${Math.round(writeMs)} ms`);
+    assert.ok(leadsMs < limits.stillMs, `another one led after ${Math.round(leadsMs)} ms`);
+    process.kill(pid, "SIGCONT");
+    await cluster.until("it follows", async () => (await leader(still).catch(() => undefined)) === next);
+    await cluster.nodeBecomes(still, "ready");
+    await writers.stop();
+    for (const index of managers) await writers.check(index);
+    const after = containersOf(await cluster.running("web", 10));
+    assert.deepEqual(after, elsewhere.map(({ container }) => container).sort());
+    const kept = containersOf(before.filter(({ node }) => node !== `node-${still}`));
+    assert.deepEqual(
+      kept.filter((container) => !after.includes(container)),
+      [],
+    );
+    await cluster.until("it is a reachable manager again", async () =>
+      (await nodeList(asked)).includes(`node-${still} manager ready reachable`),
+    );
+  } finally {
+    process.kill(pid, "SIGCONT");
+  }
 });
 
 test("one manager and one worker are cut off: the others go on, they answer that there is no leader", async () => {

@@ -3,10 +3,11 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { exchange, exchangeJson } from "../../src/playground/http.ts";
+import type { NodeLayout } from "../../src/playground/layout.ts";
 import { run } from "../../src/playground/process.ts";
-import { askSample, ensureSampleImage, ensureSampleService } from "../../src/playground/sample.ts";
+import { askSample, ensureSampleImage, ensureSampleStack, sampleService } from "../../src/playground/sample.ts";
 import { eventually } from "../../src/playground/wait.ts";
-import { freshNode, settleMs, testPlayground } from "./harness.ts";
+import { Docker, dockerPrograms, freshNode, image, settleMs, testPlayground } from "./harness.ts";
 
 const playground = testPlayground();
 const node = playground.layout.node(1);
@@ -40,13 +41,13 @@ test("its node is listed with all that scripts need", async () => {
   ]);
 });
 
-test("the sample service answers from outside, and a second up changes nothing", async () => {
+test("the sample stack answers from outside, and a second up changes nothing", async () => {
   await playground.formSwarm();
-  await ensureSampleService([node]);
+  await ensureSampleStack([node]);
   const before = [machine().find("machine"), machine().find("engine"), machine().find("daemon")];
   await playground.up({ nodes: 1, managers: 1 });
   await playground.formSwarm();
-  await ensureSampleService([node]);
+  await ensureSampleStack([node]);
   assert.deepEqual([machine().find("machine"), machine().find("engine"), machine().find("daemon")], before);
 });
 
@@ -76,7 +77,7 @@ test("nodes that it has not, or cannot have, are refused", async () => {
   await assert.rejects(playground.kill("elsewhere"), { code: "InvalidArgument" });
 });
 
-test("more nodes join the one that is there, in parallel, and the sample spreads over new ones", async () => {
+test("more nodes join the one that is there, in parallel; the sample's port answers on all of them, whoever runs it", async () => {
   await playground.up({ nodes: 3, managers: 1 });
   await playground.formSwarm();
   assert.deepEqual(
@@ -85,15 +86,41 @@ test("more nodes join the one that is there, in parallel, and the sample spreads
   );
   const nodes = [1, 2, 3].map((index) => playground.layout.node(index));
   await Promise.all(nodes.map(({ engineSocket }) => ensureSampleImage(engineSocket)));
-  await ensureSampleService(nodes); // made for one node, so one answers
-  await exchangeJson({ to: { socket: node.socket }, method: "DELETE", path: "/services/hello" });
+  await ensureSampleStack(nodes); // is there, and stays
+  assert.deepEqual(await whoAnswers(nodes), [1, 1, 1]); // made for one node, so it has one replica
+  const to = { socket: node.socket };
+  await exchangeJson({ to, method: "DELETE", path: `/services/${sampleService}` });
   await eventually({ what: "the sample is gone", limitMs: settleMs }, async () => {
-    const listed = await exchangeJson<object[]>({ to: { socket: node.socket }, path: "/tasks" });
-    return listed.length === 0;
+    return (await exchangeJson<object[]>({ to, path: "/tasks" })).length === 0;
   });
-  await ensureSampleService(nodes);
-  for (const one of nodes) assert.equal((await askSample(one)).status, 200, one.name);
+  await ensureSampleStack(nodes);
+  await eventually({ what: "both replicas answer, on every node", limitMs: settleMs }, async () => {
+    return (await whoAnswers(nodes)).join() === "2,2,2";
+  });
+  const docker = new Docker((await dockerPrograms())[0]!.program, node);
+  assert.deepEqual(await docker.lines(["stack", "ls", "--format", "{{.Name}} {{.Services}}"]), ["hello 1"]);
+  assert.match(await docker.ok(["stack", "services", "hello"]), /hello_web +replicated +2\/2 .*\*:8080->80\/tcp/);
+  const client = ["run", "--rm", "--network", "hello_default", image, "wget", "-q", "-O", "-", "http://web/"];
+  assert.match(await docker.ok(client), /Hello from a service on Shoal/);
+  await docker.ok(["stack", "rm", "hello"]);
 });
+
+/** How many tasks answer on each node's port; every one of them must see the client's own address. */
+async function whoAnswers(nodes: readonly NodeLayout[]): Promise<number[]> {
+  const outside = playground.layout.machineAddress;
+  return Promise.all(
+    nodes.map(async (one) => {
+      const answers = new Set<string>();
+      for (let asked = 0; asked < 4; asked++) {
+        const { status, text } = await askSample(one, "/cgi-bin/whoami");
+        assert.equal(status, 200, one.name);
+        assert.match(text, new RegExp(`^\\S+ answers ${outside}\\s*$`));
+        answers.add(text);
+      }
+      return answers.size;
+    }),
+  );
+}
 
 test("down leaves nothing, and may be repeated", async () => {
   const target = machine().find("machine");

@@ -151,11 +151,24 @@ test("drained there, it gives its tasks up; service rm leaves no container", asy
   await cluster.until("no container is left", async () => (await cluster.engine(2).containers()).length === 0);
 });
 
-test("it leaves, is Down there, and joins again as another node", async () => {
+test("it leaves, is Down there, and joins again as another node, also in the middle of a root's rotation", async () => {
   const { ID } = await cluster.node(2);
   assert.match(await ours.ok(["swarm", "leave"]), /Node left the swarm/);
   await cluster.nodeBecomes(2, "down");
-  await stock.ok(["node", "rm", ID]);
+  const rotating = async () =>
+    (await cluster.api(1).get<{ RootRotationInProgress: boolean }>("/swarm")).RootRotationInProgress;
+  // It goes on for as long as there is a node that can't renew its certificate.
+  const issuerOfManager = async () => (await cluster.node(1)).Description.TLSInfo.CertIssuerPublicKey;
+  const old = await issuerOfManager();
+  await stock.ok(["swarm", "ca", "--rotate", "--detach", "--quiet"]);
+  await cluster.until("the manager has a certificate of the new root", async () => (await issuerOfManager()) !== old);
+  assert.equal(await rotating(), true);
   assert.match(await joinOurs(), /This node joined a swarm as a worker/);
   assert.notEqual((await cluster.nodeBecomes(2, "ready")).ID, ID);
+  assert.equal(await rotating(), true);
+  await stock.ok(["node", "rm", ID]);
+  await cluster.until("the rotation is over", async () => !(await rotating()));
+  await cluster.playground.kill("node-2", "daemon");
+  await cluster.playground.start("node-2");
+  await cluster.nodeBecomes(2, "ready");
 });

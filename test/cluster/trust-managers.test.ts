@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { readNodeCertificate } from "../../src/ca/chain.ts";
 import { Cluster } from "./cluster.ts";
 
 const cluster = new Cluster("trustm", "10.94.0");
@@ -46,6 +47,42 @@ async function restart(index: number): Promise<void> {
 function isSealed(index: number): boolean {
   const text = readFileSync(`${cluster.layout(index).dataDir}/shoal/swarm/data-key.json`, "utf8");
   return JSON.parse(text).seal === "unlock-key";
+}
+
+/**
+ * Looks at the node's disk again and again while `work` runs: who has the disk of that moment must never have a
+ * manager's secrets, which are the store's key and the key of a manager's certificate.
+ */
+async function nothingReadable(index: number, work: () => Promise<void>): Promise<void> {
+  const directory = `${cluster.layout(index).dataDir}/shoal/swarm`;
+  const seen = new Set<string>();
+  const look = () => {
+    // In the opposite order of that in which they are written.
+    const certificate = readIfThere(join(directory, "certificates/swarm-node.crt"));
+    const text = readIfThere(join(directory, "data-key.json"));
+    if (certificate === undefined || text === undefined) return;
+    const { seal, keys } = JSON.parse(text);
+    seen.add(`${readNodeCertificate(certificate).role} ${seal} ${Object.keys(keys ?? {}).join()}`);
+  };
+  const timer = setInterval(look, 2);
+  try {
+    await work();
+  } finally {
+    clearInterval(timer);
+  }
+  look();
+  const readable = [...seen].filter((state) => /^manager none|none .*data/.test(state));
+  assert.deepEqual(readable, [], [...seen].join("; "));
+  assert.ok(seen.has("manager unlock-key "), [...seen].join("; "));
+}
+
+function readIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
 }
 
 async function unlock(index: number, withKey = key): Promise<void> {
@@ -113,9 +150,27 @@ test("a demoted manager has nothing to lock any more, and a promoted one does", 
   await restart(3);
   assert.equal(await stateOf(3), "active");
   await ready(1);
-  await cluster.docker(1).ok(["node", "promote", "node-3"]);
-  await cluster.until("node-3 is a manager with a sealed disk", async () => isSealed(3) && (await isManager(3)));
+  await nothingReadable(3, async () => {
+    await cluster.docker(1).ok(["node", "promote", "node-3"]);
+    await cluster.until("node-3 is a manager with a sealed disk", async () => isSealed(3) && (await isManager(3)));
+    await ready(3);
+  });
+  await restart(3);
+  assert.equal(await stateOf(3), "locked");
+  await unlock(3);
   await ready(3);
+});
+
+test("a manager that joins has nothing readable on its disk at any moment", async () => {
+  const former = await cluster.node(3);
+  await cluster.docker(3).ok(["swarm", "leave", "--force"]);
+  await cluster.nodeBecomes(3, "down");
+  await cluster.docker(1).ok(["node", "rm", "--force", former.ID]);
+  await nothingReadable(3, async () => {
+    const token = await cluster.token("manager");
+    await cluster.docker(3).ok(["swarm", "join", "--token", token, cluster.managerAddress()]);
+    await ready(3);
+  });
   await restart(3);
   assert.equal(await stateOf(3), "locked");
   await unlock(3);

@@ -21,6 +21,8 @@ export interface Overview {
   /** The task's node was down at some time since the task was made, or is deleted. */
   wasDown(task: Task): boolean;
   specOf(task: Task): ServiceSpec | undefined;
+  /** Since when nothing is broken; now while something is. */
+  calmSince(): number;
 }
 
 /** Throws by returning a text: what is wrong. */

@@ -21,6 +21,9 @@ export interface Listener {
   readonly host: string;
   readonly life: Life;
   readonly services: ManagerServices;
+  /** For the other managers: for how long they have been in service. */
+  ping(): number;
+  withdrawTasks(taskIds: readonly string[], holdMs: number): Promise<void>;
   /** Connections that are open, as the manager sees them. */
   readonly connections: Set<SimulatedConnection>;
 }
@@ -62,9 +65,13 @@ export class SimulatedConnection implements ManagerConnection {
   readonly #calls = new Set<Call>();
   readonly #unwatch: (() => void)[] = [];
   #listener: Listener | undefined;
-  /** The manager's host has answered, and how often it has pinged. */
+  /** The manager's host has answered. */
   #accepted = false;
+  /** Pings that the manager has sent; and those that have come for sure: what is sent later never comes before them. */
+  #pingsSent = 0;
   #pings = 0;
+  /** What has reached the agent's host, in no unit. */
+  #read = 0;
   /** What has reached the manager's host: calls and answers to pings, in no unit. */
   #received = 0;
   #closed: ShoalError | undefined;
@@ -97,7 +104,7 @@ export class SimulatedConnection implements ManagerConnection {
   }
 
   signs(): SignsOfLife {
-    return { accepted: this.#accepted, pings: this.#pings };
+    return { accepted: this.#accepted, bytesRead: this.#read, pings: this.#pings > 0 };
   }
 
   session: ManagerConnection["session"] = (request, signal) =>
@@ -117,6 +124,21 @@ export class SimulatedConnection implements ManagerConnection {
 
   publishLogs: ManagerConnection["publishLogs"] = (id, messages, signal) =>
     this.#call(signal, ({ logBroker }) => logBroker.publishLogs(this.#caller, id, messages));
+
+  networks: ManagerConnection["networks"] = (sessionId, dataPath, signal) =>
+    this.#stream(signal, ({ networks }, remote) => networks.networks(this.#caller, sessionId, dataPath, remote));
+
+  applied: ManagerConnection["applied"] = (sessionId, revision, signal) =>
+    this.#call(signal, ({ networks }) => networks.applied(this.#caller, sessionId, revision));
+
+  withdraw: ManagerConnection["withdraw"] = (sessionId, taskIds, signal) =>
+    this.#call(signal, ({ networks }, remote) => networks.withdraw(this.#caller, sessionId, taskIds, remote));
+
+  attach: ManagerConnection["attach"] = (request, signal) =>
+    this.#call(signal, ({ networks }) => networks.attach(this.#caller, request));
+
+  detach: ManagerConnection["detach"] = (taskId, signal) =>
+    this.#call(signal, ({ networks }) => networks.detach(this.#caller, taskId));
 
   issue: ManagerConnection["issue"] = (request, signal) =>
     this.#call(signal, ({ ca }) => ca.issue(request, this.#caller));
@@ -163,14 +185,21 @@ export class SimulatedConnection implements ManagerConnection {
   /** By the manager: answered by the agent's host for as long as its process lives. */
   #ping(answered: () => void): void {
     const listener = this.#listener;
+    const sent = ++this.#pingsSent;
     this.#wire.network.roundTrip(this.#peer, this.#host, () => {
       this.#life.enter(() => {
         if (this.#closed) return;
-        this.#pings++;
+        this.#came(sent);
         this.#received++;
         listener?.life.enter(answered);
       });
     });
+  }
+
+  /** Something from the manager has come, and with it all pings that it had sent before. */
+  #came(pingsBefore: number): void {
+    this.#read++;
+    this.#pings = Math.max(this.#pings, pingsBefore);
   }
 
   #end(reason: string): void {
@@ -234,13 +263,16 @@ export class SimulatedConnection implements ManagerConnection {
       network.send(this.#host, this.#peer, flow, () => {
         const server = this.#closed ? undefined : this.#server();
         if (!server) return;
-        const answer = (settle: () => void) =>
+        const answer = (settle: () => void) => {
+          const pings = this.#pingsSent;
           network.send(this.#peer, this.#host, newFlow(), () => {
             this.#life.enter(() => {
               call.end();
+              this.#came(pings);
               if (!this.#closed) settle();
             });
           });
+        };
         server.life.enter(() => {
           void this.#serve(server, () => run(server.services, call.remote.signal)).then(
             (result) => answer(() => resolve(result)),
@@ -278,12 +310,15 @@ export class SimulatedConnection implements ManagerConnection {
   ): Promise<void> {
     const { network } = this.#wire;
     const flow: Flow = newFlow();
-    const tell = (deliver: () => void) =>
+    const tell = (deliver: () => void) => {
+      const pings = this.#pingsSent;
       network.send(this.#peer, this.#host, flow, () => {
         this.#life.enter(() => {
+          this.#came(pings);
           if (!this.#closed) deliver();
         });
       });
+    };
     try {
       server.services.authorize(this.#caller);
       for await (const message of run(server.services, call.remote.signal)) tell(() => queue.push(message));

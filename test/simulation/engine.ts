@@ -28,7 +28,8 @@ export interface Container {
   removed: boolean;
 }
 
-export type ContainerEvent = "create" | "start" | "die" | "destroy" | "health";
+/** `halt`: the agent has it stopped, it has not ended yet. */
+export type ContainerEvent = "create" | "start" | "halt" | "die" | "destroy" | "health";
 
 export interface EngineOptions {
   readonly host: string;
@@ -145,6 +146,11 @@ export class SimulatedEngine {
       });
     }
     this.#tell(container, "start");
+  }
+
+  /** It gets its stop signal. The agent, who sends it, is told nothing. */
+  halting(container: Container): void {
+    if (container.state === "running") this.#options.onEvent(container, "halt");
   }
 
   /** It ends, by itself or not. */

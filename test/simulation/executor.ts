@@ -6,6 +6,7 @@ import type { Executor, ExecutorListener, Observation } from "../../src/agent/ex
 import { sleep } from "../../src/lib/clock.ts";
 import { ShoalError } from "../../src/lib/errors.ts";
 import type { AssignedTask, NodeDescription } from "../../src/model/types.ts";
+import type { NetworkPlane } from "../../src/network/plane.ts";
 import type { LogMessage } from "../../src/rpc/services.ts";
 import type { Dice } from "./dice.ts";
 import type { Container, SimulatedEngine } from "./engine.ts";
@@ -20,16 +21,18 @@ export class SimulatedExecutor implements Executor {
   readonly #engine: SimulatedEngine;
   readonly #life: Life;
   readonly #dice: Dice;
+  readonly #plane: NetworkPlane;
   readonly #known = new Map<string, Observation>();
   #listener: ExecutorListener | undefined;
   #synced = false;
   #outageShown = false;
   #unsubscribe = () => {};
 
-  constructor(engine: SimulatedEngine, life: Life, dice: Dice) {
+  constructor(engine: SimulatedEngine, life: Life, dice: Dice, plane: NetworkPlane) {
     this.#engine = engine;
     this.#life = life;
     this.#dice = dice;
+    this.#plane = plane;
   }
 
   async describe(): Promise<NodeDescription> {
@@ -65,6 +68,10 @@ export class SimulatedExecutor implements Executor {
     const image = task.Spec.ContainerSpec?.Image ?? "";
     progress(`pulling image ${image}`);
     await this.#pull(image, signal);
+    if (task.Networks.some(({ Addresses }) => Addresses.length > 0)) {
+      progress("waiting for the task's networks");
+      await this.#plane.attach(task, signal);
+    }
     progress("waiting for the Docker Engine to create the container");
     await this.#work(5, 100);
     const container = this.#engine.container(task.ID) ?? this.#engine.create(task);
@@ -99,6 +106,7 @@ export class SimulatedExecutor implements Executor {
     if (!container) return this.#vanish(taskId);
     const graceMs = graceNanoseconds === undefined ? defaultGraceMs : graceNanoseconds / 1e6;
     const killed = container.fate.stopMs > graceMs;
+    this.#engine.halting(container);
     await this.#work(0, Math.min(container.fate.stopMs, graceMs));
     this.#engine.die(container, killed ? 137 : 0);
     this.#lostAnswer();

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { SimulatedNode } from "./node.ts";
+import { addressOf, type SimulatedNode } from "./node.ts";
 import { World } from "./world.ts";
 
 const seeds = 25;
@@ -16,15 +16,27 @@ const restMs = 30_000;
 const tasksElsewhereMs = 7_000;
 /** From the leader's death until a write is answered. */
 const firstWriteMs = 3_000;
+/** From the moment in which the leader's process stands still until another one's loops have acted. */
+const standstillMs = 10_000;
 const triesEveryMs = 20;
+/** From a manager's loss of power until all agents are with another one. */
+const agentsElsewhereMs = 4_000;
+/** How much later in a session's life each seed's loss falls. */
+const laterMs = 80;
 
 const shape = { managers: 3, workers: 2, heartbeatMs: 5_000, historyLimit: 5, skewMs: 0, managerSkewMs: 100 };
 
-/** A swarm in which a service runs on every node. */
-async function running(seed: number): Promise<World> {
+/** A swarm whose nodes have just opened their sessions. */
+async function opened(seed: number): Promise<World> {
   const world = await World.create(seed, shape);
   world.start();
   await world.run(settledWithinMs, () => world.managers.some(({ leads }) => leads) && allReady(world));
+  return world;
+}
+
+/** A swarm in which a service runs on every node. */
+async function running(seed: number): Promise<World> {
+  const world = await opened(seed);
   assert.equal((await create(world, world.managers[0]!, "web")).status, 201);
   await world.run(settledWithinMs, () => runningOn(world, world.nodes).length === replicas);
   assert.equal(runningOn(world, world.nodes).length, replicas);
@@ -86,9 +98,9 @@ async function timeUntil(world: World, limitMs: number, what: string, condition:
   return tookMs;
 }
 
-async function overSeeds(run: (world: World) => Promise<number>): Promise<string> {
+async function overSeeds(run: (world: World) => Promise<number>, begin = running): Promise<string> {
   const times: number[] = [];
-  for (let seed = 1; seed <= seeds; seed++) times.push(await run(await running(seed)));
+  for (let seed = 1; seed <= seeds; seed++) times.push(await run(await begin(seed)));
   times.sort((a, b) => a - b);
   return `median ${times[seeds >> 1]} ms, longest ${times.at(-1)} ms`;
 }
@@ -123,6 +135,50 @@ test(`the leader loses power: its tasks run elsewhere within ${tasksElsewhereMs}
   );
 });
 
+/** How long the managers that are to take over have run when the leader is lost. */
+const justStartedMs = 3_000;
+
+/** A process dies and is started anew, and its manager is there again. */
+async function restart(world: World, node: SimulatedNode): Promise<void> {
+  node.kill();
+  node.start();
+  await timeUntil(world, settledWithinMs, "it is a manager again", () => node.listener !== undefined);
+}
+
+test(`the leader loses power just after the others have started: its tasks run elsewhere within ${tasksElsewhereMs} ms`, async (t) => {
+  t.diagnostic(
+    await overSeeds(async (world) => {
+      const leader = world.managers.find(({ leads }) => leads)!;
+      for (const other of world.managers) if (other !== leader) await restart(world, other);
+      await world.run(justStartedMs);
+      assert.ok(leader.leads, `seed ${world.seed}`);
+      await timeUntil(world, settledWithinMs, "all tasks run", () => runningOn(world, world.nodes).length === replicas);
+      return losing(world, [leader], () => powerOff(world, leader));
+    }),
+  );
+});
+
+test("the leader loses power just after all managers have started: it alone is taken for dead", async (t) => {
+  const awayMs = 60_000;
+  const goneWithinMs = 20_000;
+  t.diagnostic(
+    await overSeeds(async (world) => {
+      for (const manager of world.managers) manager.kill();
+      await world.run(awayMs);
+      const down = watchDown(world);
+      for (const manager of world.managers) manager.start();
+      await timeUntil(world, settledWithinMs, "one leads", () => world.managers.some(({ leads }) => leads));
+      await world.run(justStartedMs);
+      const lost = world.managers.find(({ leads }) => leads)!;
+      powerOff(world, lost);
+      const tookMs = await timeUntil(world, goneWithinMs, "it is down", () => down.size > 0);
+      await world.run(settledWithinMs);
+      assert.deepEqual([...down], [lost.nodeId], `seed ${world.seed}: who is down`);
+      return tookMs;
+    }),
+  );
+});
+
 test(`a manager and a worker are cut off: their tasks run elsewhere within ${tasksElsewhereMs} ms`, async (t) => {
   t.diagnostic(
     await overSeeds(async (world) => {
@@ -135,6 +191,23 @@ test(`a manager and a worker are cut off: their tasks run elsewhere within ${tas
       });
     }),
   );
+});
+
+test(`a manager loses power early in its sessions: its agents are with another one within ${agentsElsewhereMs} ms`, async (t) => {
+  const lose = async (world: World) => {
+    await world.run(world.seed * laterMs);
+    const lost = world.managers[world.seed % world.managers.length]!;
+    const rest = world.nodes.filter((node) => node !== lost);
+    const down = watchDown(world);
+    powerOff(world, lost);
+    const tookMs = await timeUntil(world, agentsElsewhereMs, "the agents are with other managers", () =>
+      rest.every(({ agent }) => ![undefined, addressOf(lost.name)].includes(agent?.report().manager)),
+    );
+    await world.run(settledWithinMs);
+    assert.deepEqual([...down], [lost.nodeId], `seed ${world.seed}: who is down`);
+    return tookMs;
+  };
+  t.diagnostic(await overSeeds(lose, opened));
 });
 
 test(`the leader's process is killed: a write is answered within ${firstWriteMs} ms, and no other node is lost`, async (t) => {
@@ -156,6 +229,50 @@ test(`the leader's process is killed: a write is answered within ${firstWriteMs}
       assert.ok(tookMs <= firstWriteMs, `seed ${world.seed}: ${tookMs} ms`);
       await world.run(settledWithinMs);
       assert.deepEqual([...down], [leader.nodeId]);
+      return tookMs;
+    }),
+  );
+});
+
+test(`the leader's process stands still: another one acts within ${standstillMs} ms, and it follows when it goes on`, async (t) => {
+  t.diagnostic(
+    await overSeeds(async (world) => {
+      const leader = world.managers.find(({ leads }) => leads)!;
+      const other = world.managers.find((manager) => manager !== leader)!;
+      const rest = world.nodes.filter((node) => node !== leader);
+      const goOn = leader.hang()!;
+      const start = world.timeline.now();
+      await timeUntil(world, standstillMs, "another one leads", () => rest.some(({ leads }) => leads));
+      const tookMs = world.timeline.now() - start;
+      assert.equal((await create(world, other, "after")).status, 201);
+      await timeUntil(world, standstillMs, "its tasks run elsewhere, and new ones", () => {
+        return runningOn(world, rest).length === 2 * replicas;
+      });
+      goOn();
+      await timeUntil(world, settledWithinMs, "it is back", () => allReady(world));
+      await world.run(settledWithinMs);
+      assert.equal(world.managers.filter(({ leads }) => leads).length, 1);
+      assert.equal(leader.leads, false);
+      return tookMs;
+    }),
+  );
+});
+
+test("every manager is away for a while: no node that lives is taken for dead, and one that does not is soon", async (t) => {
+  const awayMs = 60_000;
+  const goneWithinMs = 20_000;
+  t.diagnostic(
+    await overSeeds(async (world) => {
+      const dead = world.node("n5")!;
+      for (const manager of world.managers) manager.kill();
+      await world.run(awayMs / 2);
+      powerOff(world, dead);
+      await world.run(awayMs / 2);
+      const down = watchDown(world);
+      for (const manager of world.managers) manager.start();
+      const tookMs = await timeUntil(world, goneWithinMs, "the dead node is known", () => down.size > 0);
+      await world.run(settledWithinMs);
+      assert.deepEqual([...down], [dead.nodeId], `seed ${world.seed}`);
       return tookMs;
     }),
   );

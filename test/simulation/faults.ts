@@ -66,6 +66,7 @@ const faults: readonly Fault[] = [
       for (const { name } of others) network.cut(node.name, name);
       node.kill();
       node.engine.stop(false);
+      node.kernel.clear();
       shared.reconsider();
       return {
         what: node.name,
@@ -253,10 +254,15 @@ export class Faults {
     const begun = fault.begin(this.#world, this.#dice);
     if (!begun) return;
     trace.note("faults", `${fault.name}: ${begun.what}`);
-    if (!begun.end) return;
+    const mended = this.#world.disturb();
+    if (!begun.end) {
+      mended();
+      return;
+    }
     const { end } = begun;
     const finish = () => {
       if (!this.#open.delete(finish)) return;
+      mended();
       trace.note("faults", `${fault.name} is over: ${begun.what}`);
       end();
     };

@@ -24,6 +24,7 @@ import { Dice } from "./dice.ts";
 import { SimulatedTaskDatabase, type TaskDisk } from "./disk.ts";
 import { type Container, type ContainerEvent, SimulatedEngine } from "./engine.ts";
 import { SimulatedExecutor } from "./executor.ts";
+import { SimulatedKernel, SimulatedPlane } from "./plane.ts";
 import type { SharedStore, SimulatedBackend } from "./shared-store.ts";
 import { Life, type Timeline } from "./timeline.ts";
 
@@ -67,6 +68,9 @@ interface ManagerPart {
 }
 
 const port = 2377;
+/** As `store/etcd/watchdog.ts`; and until the member is there again. */
+const watchdogMs = 5_000;
+const memberStartMs = 500;
 
 export function addressOf(name: string): string {
   return `${name}:${port}`;
@@ -75,15 +79,20 @@ export function addressOf(name: string): string {
 export class SimulatedNode {
   readonly options: NodeOptions;
   readonly engine: SimulatedEngine;
+  readonly kernel = new SimulatedKernel();
   readonly #dice: Dice;
+  readonly #planeDice: Dice;
   readonly #taskDisk: TaskDisk = new Map();
   #managers: readonly string[];
   #part: Part | undefined;
+  /** Its member of the shared store was ended, since the process stood still for too long. */
+  #memberEnded = false;
 
   constructor(options: NodeOptions) {
     const { name, nodeId, seed, timeline, description, onContainer } = options;
     this.options = options;
     this.#dice = new Dice(seed, name);
+    this.#planeDice = new Dice(seed, `${name} plane`);
     this.#managers = options.managers;
     const dice = new Dice(seed, `${name} engine`);
     this.engine = new SimulatedEngine({ host: name, nodeId, timeline, dice, description, onEvent: onContainer });
@@ -99,6 +108,11 @@ export class SimulatedNode {
 
   get isAlive(): boolean {
     return this.#part !== undefined;
+  }
+
+  /** Its member of the shared store runs. */
+  get hasMember(): boolean {
+    return this.isAlive && !this.#memberEnded;
   }
 
   /** Undefined while it is not up. */
@@ -140,11 +154,13 @@ export class SimulatedNode {
       key: "",
       rootCA: "root",
     };
+    const plane = new SimulatedPlane(this.kernel, life, this.#planeDice, `192.168.0.${name.replace(/\D/g, "")}`);
     const agent = new Agent({
       identity,
       dialer: simulatedDialer(wire, name, life),
       managers: this.#managers,
-      executor: new SimulatedExecutor(this.engine, life, this.#dice),
+      executor: new SimulatedExecutor(this.engine, life, this.#dice, plane),
+      plane,
       taskDatabase: new SimulatedTaskDatabase(this.#taskDisk, life),
       certificates: {
         tlsInfo: () => ({ TrustRoot: "root" }),
@@ -174,14 +190,27 @@ export class SimulatedNode {
   kill(): void {
     this.#part?.life.kill();
     this.#part = undefined;
+    this.#memberEnded = false;
     this.options.shared.reconsider();
   }
 
   /** SIGSTOP; the answer is SIGCONT. Undefined where it is not running. */
   hang(): (() => void) | undefined {
-    const life = this.#part?.life;
-    life?.hang();
-    return life && (() => life.goOn());
+    const { timeline, shared } = this.options;
+    const part = this.#part;
+    if (!part) return undefined;
+    const setMember = (ended: boolean) => {
+      if (this.#part !== part || !shared.isShared) return;
+      this.#memberEnded = ended;
+      shared.reconsider();
+    };
+    part.life.hang();
+    const watchdog = timeline.after(watchdogMs, () => setMember(true));
+    return () => {
+      watchdog.cancel();
+      part.life.goOn();
+      timeline.after(memberStartMs, () => setMember(false));
+    };
   }
 
   /** SIGTERM. */
@@ -256,7 +285,9 @@ export class SimulatedNode {
     });
     const context = this.#context(store, life);
     const router = new Router([...serviceRoutes(context), ...nodeRoutes(context), ...taskRoutes(context)]);
-    const listener = { host: name, life, services: manager.services, connections };
+    const withdrawTasks: Listener["withdrawTasks"] = (...asked) => manager.networks.withdrawTasks(...asked);
+    const ping = () => manager.inServiceMs;
+    const listener = { host: name, life, services: manager.services, connections, ping, withdrawTasks };
     part.manager = { backend, store, election, manager, listener, context, router };
     wire.network.whenReachable(name, name, () => shared.reconsider());
   }
@@ -273,21 +304,35 @@ export class SimulatedNode {
     };
   }
 
-  /** The other managers, as far as they are only looked for. */
+  /** The other managers, as far as they are looked for, and asked to withdraw tasks. */
   #fellows(life: Life): Fellows {
     const { name, wire } = this.options;
+    /** A question that the manager at the address answers, if there is one. */
+    const ask = <T>(address: string, answer: (fellow: Listener) => Promise<T>) =>
+      new Promise<T>((resolve, reject) => {
+        wire.network.roundTrip(name, wire.hostOf(address), () => {
+          const fellow = wire.listener(address);
+          const refused = () => reject(new ShoalError("Unavailable", "connection refused"));
+          if (!fellow) life.enter(refused);
+          else
+            fellow.life.enter(
+              () =>
+                void answer(fellow).then(
+                  (value) => life.enter(() => resolve(value)),
+                  () => life.enter(refused),
+                ),
+            );
+        });
+      });
     return {
       admits: refuse,
       removeReplica: refuse,
+      logsOf: () => {
+        throw new Error("not part of the simulation");
+      },
       connect: (address) => ({
-        ping: () =>
-          new Promise((resolve, reject) => {
-            wire.network.roundTrip(name, wire.hostOf(address), () => {
-              const fellow = wire.listener(address);
-              if (fellow) fellow.life.enter(() => life.enter(resolve));
-              else life.enter(() => reject(new ShoalError("Unavailable", "connection refused")));
-            });
-          }),
+        ping: () => ask(address, async (fellow) => fellow.ping()),
+        withdrawTasks: (taskIds, holdMs) => ask(address, (fellow) => fellow.withdrawTasks(taskIds, holdMs)),
         close() {},
       }),
     };
@@ -306,6 +351,8 @@ export class SimulatedNode {
           throw new Error("not part of the simulation");
         },
       }),
+      attachments: () => undefined,
+      auditNetworks: refuse,
       init: refuse,
       join: refuse,
       unlock: refuse,

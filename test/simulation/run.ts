@@ -97,6 +97,6 @@ function shapeOf(seed: number, managers: number | undefined): Shape {
     heartbeatMs: dice.pick([5_000, 5_000, 2_000, 10_000]),
     historyLimit: dice.pick([5, 5, 1, 0]),
     skewMs: dice.pick([0, 0, 500, 3_600_000]),
-    managerSkewMs: dice.pick([0, 10, 500, 5_000]),
+    managerSkewMs: dice.pick([0, 10, 500, 3_600_000]),
   };
 }

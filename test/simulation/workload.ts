@@ -7,7 +7,7 @@ import { markLabel } from "./checkers/always-acknowledged-writes-are-there.ts";
 import { Client, type Outcome } from "./client.ts";
 import { Dice } from "./dice.ts";
 import { images, lastingImages } from "./images.ts";
-import type { World } from "./world.ts";
+import { overlays, type World } from "./world.ts";
 
 const second = 1e9;
 const gibibyte = 2 ** 30;
@@ -23,6 +23,7 @@ interface Known {
 export class Workload {
   readonly #world: World;
   readonly #dice: Dice;
+  readonly #networkDice: Dice;
   readonly #client: Client;
   readonly #services: Known[] = [];
   #made = 0;
@@ -33,6 +34,7 @@ export class Workload {
   constructor(world: World) {
     this.#world = world;
     this.#dice = new Dice(world.seed, "workload");
+    this.#networkDice = new Dice(world.seed, "workload networks");
     this.#client = new Client(world, this.#dice);
   }
 
@@ -202,6 +204,7 @@ export class Workload {
       Mode: dice.chance(0.25) ? { Global: {} } : { Replicated: { Replicas: dice.integer(0, 6) } },
       TaskTemplate: {
         ContainerSpec: { Image: this.#image() },
+        Networks: this.#networks(),
         RestartPolicy: {
           Condition: dice.pick(["any", "any", "on-failure", "none"] as const),
           Delay: dice.pick([0, second, 5 * second, 5 * second, 20 * second]),
@@ -212,6 +215,11 @@ export class Workload {
       RollbackConfig: { ...change(), FailureAction: "pause" },
     };
     return this.#respecified(spec);
+  }
+
+  /** Those that a service is on. */
+  #networks(): { Target: string; Aliases: string[] }[] {
+    return overlays.filter(() => this.#networkDice.chance(0.6)).map((Target) => ({ Target, Aliases: ["alias"] }));
   }
 
   #image(): string {
@@ -248,6 +256,11 @@ export class Workload {
       const MemoryBytes = dice.pick([0, gibibyte / 4, 2 * gibibyte]);
       TaskTemplate.Resources = { Reservations: { NanoCPUs, MemoryBytes } };
     }
+    if (this.#networkDice.chance(0.3)) TaskTemplate.Networks = this.#networks();
+    if (this.#networkDice.chance(0.2)) {
+      const Ports = [{ Protocol: "tcp" as const, TargetPort: 80, PublishMode: "ingress" as const }];
+      return { ...spec, TaskTemplate, EndpointSpec: { Ports: this.#networkDice.chance(0.7) ? Ports : [] } };
+    }
     if (dice.chance(0.1)) {
       const PublishedPort = dice.pick([8080, 8081]);
       const Ports = [{ Protocol: "tcp" as const, TargetPort: 80, PublishedPort, PublishMode: "host" as const }];
@@ -263,7 +276,7 @@ type NodeShape = { Availability?: NodeAvailability; Labels?: Record<string, stri
 /** Whether it runs by itself for good on any nodes, and no failed update stands in its way. */
 function isHealthy({ TaskTemplate: task, EndpointSpec }: ServiceSpec, update: string | undefined): boolean {
   return (
-    !EndpointSpec?.Ports?.length &&
+    !EndpointSpec?.Ports?.some(({ PublishMode }) => PublishMode === "host") &&
     lastingImages.has(task?.ContainerSpec?.Image ?? "") &&
     (task?.RestartPolicy?.Condition ?? "any") === "any" &&
     !task?.RestartPolicy?.MaxAttempts &&

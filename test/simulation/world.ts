@@ -4,12 +4,14 @@
  */
 import { messageOf } from "../../src/lib/errors.ts";
 import { newId } from "../../src/lib/ids.ts";
+import { makeNetwork } from "../../src/manager/endpoints/harness.ts";
 import { newCluster } from "../../src/model/cluster.ts";
 import { predefinedNetworks } from "../../src/model/networks.ts";
 import { type Change, type Commit, Store } from "../../src/store/store.ts";
 import { type Checker, type CheckerFactory, describeTask, type Finding, type Overview } from "./checker.ts";
 import { AcknowledgedWrites } from "./checkers/always-acknowledged-writes-are-there.ts";
 import { containersAreWanted } from "./checkers/always-containers-are-wanted.ts";
+import { haltedIsNotLedTo } from "./checkers/always-halted-is-not-led-to.ts";
 import { leaderAloneDecides } from "./checkers/always-leader-alone-decides.ts";
 import { oneContainerPerSlot } from "./checkers/always-one-container-per-slot.ts";
 import { oneTaskPerSlot } from "./checkers/always-one-task-per-slot.ts";
@@ -18,6 +20,7 @@ import { removedTasksAreStopped } from "./checkers/always-removed-tasks-are-stop
 import { statesAdvance } from "./checkers/always-states-advance.ts";
 import { containersMatch } from "./checkers/eventually-containers-match.ts";
 import { managersAgree } from "./checkers/eventually-managers-agree.ts";
+import { networksMatch } from "./checkers/eventually-networks-match.ts";
 import { nodesAreReady } from "./checkers/eventually-nodes-are-ready.ts";
 import { servicesRun } from "./checkers/eventually-services-run.ts";
 import { waitingHasAReason } from "./checkers/eventually-waiting-has-a-reason.ts";
@@ -51,15 +54,19 @@ const factories: readonly CheckerFactory[] = [
   placedWhereAllowed,
   removedTasksAreStopped,
   leaderAloneDecides,
+  haltedIsNotLedTo,
   nodesAreReady,
   managersAgree,
   servicesRun,
   containersMatch,
+  networksMatch,
   waitingHasAReason,
   atRest,
 ];
 
 const clusterId = "cluster";
+/** Ids of the networks that services can be on. */
+export const overlays = ["front", "back"];
 const gibibyte = 2 ** 30;
 
 export class World {
@@ -79,6 +86,8 @@ export class World {
   /** When each task was made, by true time: the managers' clocks are off. */
   readonly #madeAt = new Map<string, number>();
   #writer = "";
+  #disturbances = 0;
+  #calmSince = 0;
   #violation: Violation | undefined;
 
   /** A swarm whose nodes have joined, and whose daemons are not running yet. */
@@ -93,7 +102,7 @@ export class World {
       network,
       dice: new Dice(seed, "store"),
       members: names.slice(0, shape.managers),
-      isAlive: (host) => parts.world?.node(host)?.isAlive ?? false,
+      isAlive: (host) => parts.world?.node(host)?.hasMember ?? false,
       onAttempt: (attempt) => parts.world?.look((checker) => checker.attempt?.(attempt)),
       onCommit: ({ writer }) => {
         if (parts.world) parts.world.#writer = writer;
@@ -123,6 +132,7 @@ export class World {
       containers: () => this.#containers(),
       wasDown: ({ ID, NodeID }) =>
         !this.observer.view.get("nodes", NodeID) || (this.#downUntil.get(NodeID) ?? 0) >= (this.#madeAt.get(ID) ?? 0),
+      calmSince: () => (this.#disturbances > 0 ? this.timeline.now() : this.#calmSince),
       specOf: (task) => this.observer.view.spec(task.ServiceID, task.SpecVersion.Index)?.Spec,
     };
     this.acknowledged = new AcknowledgedWrites(overview);
@@ -143,6 +153,15 @@ export class World {
 
   start(): void {
     for (const node of this.nodes) node.start();
+  }
+
+  /** Something breaks; the answer tells that it is mended. */
+  disturb(): () => void {
+    this.#disturbances++;
+    return () => {
+      this.#disturbances--;
+      this.#calmSince = this.timeline.now();
+    };
   }
 
   /** Runs on for a while; rejects with the first violation. */
@@ -234,6 +253,8 @@ export class World {
     await this.observer.update((tx) => {
       tx.create("cluster", cluster);
       for (const network of predefinedNetworks(() => newId(dice.random))) tx.create("networks", network);
+      makeNetwork(tx, "ingress", 0, { Ingress: true });
+      for (const [index, id] of overlays.entries()) makeNetwork(tx, id, index + 1, { Attachable: true });
       for (const { nodeId, name, options } of this.nodes) {
         const Role = options.isManager ? "manager" : "worker";
         tx.create("nodes", {

@@ -265,12 +265,19 @@ function runDetail(detail: ContainerInspectResponse): RunDetail {
   return { pid: detail.State?.Pid ?? 0, health: checked ? status : "none", ports: boundPorts(detail) };
 }
 
+function bound(detail: ContainerInspectResponse): NonNullable<NonNullable<typeof detail.HostConfig>["PortBindings"]> {
+  return Object.fromEntries(Object.entries(detail.NetworkSettings?.Ports ?? {}).filter(([, bindings]) => bindings));
+}
+
 /** "80/tcp" to where the Engine bound it. An IPv4 and an IPv6 binding of one port are one port. */
 function boundPorts(detail: ContainerInspectResponse): PortStatus | undefined {
   const ports = new Map<string, EndpointPortConfig>();
-  for (const [key, bindings] of Object.entries(detail.NetworkSettings?.Ports ?? {})) {
+  const asked = detail.HostConfig?.PortBindings ?? {};
+  // Where a network of the swarm is the way out, the data plane binds them as they were asked for, unseen by the Engine.
+  for (const [key, bindings] of Object.entries({ ...asked, ...bound(detail) })) {
     const [target = "", protocol = "tcp"] = key.split("/");
     for (const { HostPort } of bindings ?? []) {
+      if (!HostPort) continue;
       ports.set(`${key} ${HostPort}`, {
         Protocol: protocol as EndpointPortConfig["Protocol"],
         TargetPort: Number(target),

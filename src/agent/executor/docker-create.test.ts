@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { AssignedTask, AttachedNetwork, ContainerSpec, TaskSpec } from "../../model/types.ts";
+import { namesFromOptions } from "../../model/driver-options.ts";
+import type { AssignedTask, ContainerSpec, TaskSpec } from "../../model/types.ts";
 import { fakeTask } from "../fake-manager.ts";
 import { createBody } from "./docker-create.ts";
 import { taskName } from "./docker-labels.ts";
@@ -185,18 +186,37 @@ test("host-mode ports are bound, those of the mesh are not", () => {
   });
 });
 
-test("predefined networks by name; others are refused", () => {
-  const network = (Name: string, Driver: string, Predefined: boolean): AttachedNetwork => ({
-    Network: { ID: "n", Version: { Index: 1 }, CreatedAt: "", UpdatedAt: "", Labels: {}, Name, Driver, Predefined },
-    Addresses: [],
-    Aliases: [],
+test("a network of the Engine's own is named, and that is all", () => {
+  const made = createBody(fakeTask("t1"), { networks: [{ engineNetwork: "host", driverOptions: {} }] });
+  assert.equal(made.HostConfig?.NetworkMode, "host");
+  assert.equal(made.HostConfig?.Dns, undefined);
+  assert.equal(made.NetworkingConfig, undefined);
+});
+
+test("networks of the swarm: the first with the create, its name server, and what the task wants of names", () => {
+  const DNSConfig = { Nameservers: ["192.0.2.1", "192.0.2.2"], Search: ["example.org"], Options: ["ndots:2"] };
+  const task = fakeTask("t1", { Spec: { ContainerSpec: { Image: "bb:1", DNSConfig } } });
+  const networks = [
+    { engineNetwork: "front", driverOptions: { "shoal.task": "t1", "shoal.address": "10.0.1.5/24" } },
+    { engineNetwork: "back", driverOptions: { "shoal.task": "t1", "shoal.address": "10.0.2.5/24" } },
+  ];
+  const made = createBody(task, { networks, nameserver: "10.0.1.1" });
+  assert.equal(made.HostConfig?.NetworkMode, "front");
+  assert.deepEqual(made.HostConfig?.Dns, ["10.0.1.1"]);
+  assert.deepEqual(made.HostConfig?.DnsSearch, ["example.org"]);
+  assert.deepEqual(made.HostConfig?.DnsOptions, ["ndots:2"]);
+  const DriverOpts = {
+    "shoal.task": "t1",
+    "shoal.address": "10.0.1.5/24",
+    "shoal.dns": "192.0.2.1,192.0.2.2",
+    "shoal.search": "example.org",
+  };
+  assert.deepEqual(made.NetworkingConfig, { EndpointsConfig: { front: { DriverOpts } } });
+  assert.deepEqual(namesFromOptions(DriverOpts), {
+    nameservers: ["192.0.2.1", "192.0.2.2"],
+    search: ["example.org"],
   });
-  assert.equal(host({}, {}, { Networks: [network("host", "host", true)] })?.NetworkMode, "host");
-  assert.equal(host({}, {}, { Networks: [network("none", "null", true)] })?.NetworkMode, "none");
-  assert.throws(() => host({}, {}, { Networks: [network("ov", "overlay", false)] }), {
-    code: "InvalidArgument",
-    message: "network ov: this node can't attach tasks to overlay networks",
-  });
+  assert.deepEqual(namesFromOptions({}), { nameservers: [], search: [] });
 });
 
 test("mounts, with all their options", () => {

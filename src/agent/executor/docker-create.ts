@@ -3,21 +3,32 @@
  * checks by itself (whether a bind's source exists, a user, a sysctl) is left to it, so that its text is the task's
  * error; what stock Swarm checks before is checked here, with Swarm's text.
  *
+ * Names that lead to a task's service are not given to the Engine as aliases: it would answer them by itself, with the
+ * tasks of this node only. It gets the data plane's name server instead, and asks that for all it does not know.
+ *
  * As with stock Swarm, reservations are for the scheduler alone and set nothing on the container. Differs from it in
  * `Hosts`: a line with several names ("IP a b") gives all of them, where stock keeps the first.
  */
 
+import type { EndpointSettings } from "@docker/node-sdk";
 import type { ContainerCreateBody } from "../../engine/engine.ts";
 import { ShoalError } from "../../lib/errors.ts";
+import { namesToOptions } from "../../model/driver-options.ts";
 import type { AssignedTask, ContainerSpec, GenericResource, Mount } from "../../model/types.ts";
+import type { ContainerNetwork } from "../../network/plane.ts";
 import { containerLabels } from "./docker-labels.ts";
+import type { TaskNetworks } from "./docker-networks.ts";
 
 type HostConfig = NonNullable<ContainerCreateBody["HostConfig"]>;
 
 /**
+ * @param networks the task's, of which the body names the first; none is the Engine's default
  * @throws InvalidArgument (the task is rejected with its text) for what can't be made into a container
  */
-export function createBody(task: AssignedTask): ContainerCreateBody {
+export function createBody(
+  task: AssignedTask,
+  { networks: [first], nameserver }: TaskNetworks = { networks: [] },
+): ContainerCreateBody {
   const spec = task.Spec.ContainerSpec;
   if (!spec?.Image) throw invalid("no container image in the task's spec");
   if (spec.Secrets?.length || spec.Configs?.length) throw invalid("this node can't provide secrets and configs yet");
@@ -36,15 +47,16 @@ export function createBody(task: AssignedTask): ContainerCreateBody {
     StopSignal: spec.StopSignal || undefined,
     Healthcheck: spec.Healthcheck,
     ExposedPorts: ports && Object.fromEntries(Object.keys(ports).map((port) => [port, {}])),
+    NetworkingConfig: first && nameserver !== undefined ? { EndpointsConfig: firstEndpoint(task, first) } : undefined,
     HostConfig: defined<HostConfig>({
       ...limits(task, spec),
-      NetworkMode: networkMode(task),
+      NetworkMode: first?.engineNetwork,
       PortBindings: ports,
       Mounts: spec.Mounts?.map(mount),
       GroupAdd: spec.Groups,
       ReadonlyRootfs: spec.ReadOnly,
       Init: spec.Init ?? undefined,
-      Dns: spec.DNSConfig?.Nameservers,
+      Dns: nameserver === undefined ? spec.DNSConfig?.Nameservers : [nameserver],
       DnsSearch: spec.DNSConfig?.Search,
       DnsOptions: spec.DNSConfig?.Options,
       ExtraHosts: spec.Hosts?.flatMap(extraHosts),
@@ -109,14 +121,11 @@ function hostPorts(task: AssignedTask): NonNullable<HostConfig["PortBindings"]> 
   return Object.keys(bindings).length > 0 ? bindings : undefined;
 }
 
-/** A predefined network by its name; none at all is the Engine's default bridge. */
-function networkMode(task: AssignedTask): string | undefined {
-  const foreign = task.Networks.find(({ Network }) => !Network.Predefined);
-  if (foreign)
-    throw invalid(
-      `network ${foreign.Network.Name}: this node can't attach tasks to ${foreign.Network.Driver} networks`,
-    );
-  return task.Networks[0]?.Network.Name;
+/** With the create only one can be given. It also tells the task's name server what the task wants of names. */
+function firstEndpoint(task: AssignedTask, first: ContainerNetwork): Record<string, EndpointSettings> {
+  const { Nameservers, Search } = task.Spec.ContainerSpec?.DNSConfig ?? {};
+  const names = namesToOptions({ nameservers: Nameservers, search: Search });
+  return { [first.engineNetwork]: { DriverOpts: { ...first.driverOptions, ...names } } };
 }
 
 function mount(spec: Mount): Mount {

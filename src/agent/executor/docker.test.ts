@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FakeEngine } from "../../engine/fake-engine.ts";
+import { ShoalError } from "../../lib/errors.ts";
 import { FakeClock, settled } from "../../lib/fake-clock.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { seededRandom } from "../../lib/random.ts";
-import type { AssignedTask } from "../../model/types.ts";
+import type { AssignedTask, AttachedNetwork } from "../../model/types.ts";
+import type { NetworkPlane } from "../../network/plane.ts";
 import { fakeTask } from "../fake-manager.ts";
 import { DockerExecutor } from "./docker.ts";
 import { createBody } from "./docker-create.ts";
@@ -13,7 +15,7 @@ import { taskName } from "./docker-labels.ts";
 const signal = new AbortController().signal;
 const quiet = () => undefined;
 
-async function setUp(options: { readonly operations?: number } = {}) {
+async function setUp(options: { readonly operations?: number; readonly plane?: NetworkPlane } = {}) {
   const engine = new FakeEngine();
   engine.images.add("bb:1");
   const clock = new FakeClock();
@@ -269,5 +271,128 @@ test("no more creates and starts at once than allowed; a task that is given up l
   open();
   await Promise.all(tasks.slice(0, 6));
   assert.equal(engine.containers.size, 6);
+  await executor.stop();
+});
+
+const attached = (Name: string, Predefined = false, Driver = "overlay"): AttachedNetwork => ({
+  Network: {
+    ID: `id-${Name}`,
+    Version: { Index: 1 },
+    CreatedAt: "",
+    UpdatedAt: "",
+    Labels: {},
+    Name,
+    Driver,
+    Predefined,
+  },
+  Addresses: Predefined ? [] : ["10.0.1.5/24"],
+  Aliases: ["alias"],
+});
+
+/** A data plane whose networks have the names of the swarm's. */
+function fakePlane(): NetworkPlane & { failure: Error | undefined } {
+  return {
+    failure: undefined,
+    describe: async () => ({ address: "192.0.2.1" }),
+    apply: async () => {},
+    async attach(task) {
+      if (this.failure) throw this.failure;
+      const ours = task.Networks.filter(({ Network }) => !Network.Predefined && Network.Driver === "overlay");
+      const networks = ours.map(({ Network }) => ({
+        engineNetwork: Network.Name,
+        driverOptions: { "shoal.task": task.ID },
+      }));
+      return { networks, nameserver: "10.0.1.1" };
+    },
+    drained: async () => {},
+  };
+}
+
+test("networks of the swarm: one with the create, the others before each start", async () => {
+  const plane = fakePlane();
+  const { engine, executor, start } = await setUp({ plane });
+  await start();
+  engine.calls.length = 0;
+  const task = fakeTask("t1", { Networks: [attached("bridge", true), attached("front"), attached("back")] });
+  plane.failure = new ShoalError("Unavailable", "the network is not there yet");
+  await assert.rejects(executor.prepare(task, signal, quiet), { code: "Unavailable" });
+  plane.failure = undefined;
+  await executor.prepare(task, signal, quiet);
+  const container = engine.containers.get("container1");
+  assert.deepEqual([...(container?.networks ?? [])], [["front", { DriverOpts: { "shoal.task": "t1" } }]]);
+  assert.deepEqual(container?.body.HostConfig?.Dns, ["10.0.1.1"]);
+  await executor.run(task, signal);
+  assert.deepEqual([...(container?.networks.keys() ?? [])], ["front", "back", "bridge"]);
+  assert.deepEqual(engine.calls, [
+    "image bb:1",
+    "create web.1.t1",
+    "connect back container1",
+    "connect bridge container1",
+    "start container1",
+  ]);
+  await executor.stop();
+});
+
+test("a node without a data plane rejects a task with a network of the swarm, before anything is done", async () => {
+  const { engine, executor, start } = await setUp();
+  await start();
+  engine.calls.length = 0;
+  await assert.rejects(executor.prepare(fakeTask("t1", { Networks: [attached("front")] }), signal, quiet), {
+    code: "FailedPrecondition",
+    message: "network front: this node has no data plane for networks of the swarm",
+  });
+  assert.deepEqual(engine.calls, []);
+  await executor.stop();
+});
+
+test("host-mode ports that the data plane has bound are shown as they were asked for", async () => {
+  const { engine, executor, start } = await setUp({ plane: fakePlane() });
+  await start();
+  const Ports = [
+    { PublishMode: "host", TargetPort: 81, PublishedPort: 8081, Protocol: "tcp" },
+    { PublishMode: "host", TargetPort: 80, PublishedPort: 0, Protocol: "tcp" },
+  ] as const;
+  const task = fakeTask("t1", { Networks: [attached("ingress")], Endpoint: { Ports: [...Ports] } });
+  await executor.prepare(task, signal, quiet);
+  await executor.run(task, signal);
+  await executor.inspect("t1");
+  const seen = executor.observe("t1");
+  assert.deepEqual(
+    seen?.kind === "running" && seen.detail?.ports?.Ports?.map((port) => [port.TargetPort, port.PublishedPort]),
+    [
+      [81, 8081],
+      [80, 32768], // the Engine's own word counts where it has one
+    ],
+  );
+  assert.equal(engine.containers.size, 1);
+  await executor.stop();
+});
+
+test("other networks of the swarm are made on the Engine, once, and go with their last container", async () => {
+  const { engine, executor, start } = await setUp();
+  await start();
+  const lan = attached("lan", false, "macvlan");
+  const Spec = { ...lan.Network.Spec, ConfigFrom: "config" } as NonNullable<typeof lan.Network.Spec>;
+  const Networks = [attached("bridge", true), { ...lan, Network: { ...lan.Network, Spec } }];
+  const tasks = [1, 2].map((Slot) => fakeTask(`t${Slot}`, { Slot, Networks }));
+  for (const task of tasks) {
+    await executor.prepare(task, signal, quiet);
+    await executor.run(task, signal);
+  }
+  for (const { body, networks } of engine.containers.values()) {
+    assert.equal(body.HostConfig?.NetworkMode, "bridge");
+    assert.deepEqual([...networks.keys()], ["lan"]);
+  }
+  const [made, ...more] = await engine.listNetworks([]);
+  assert.deepEqual(more, []);
+  assert.deepEqual(made?.Labels, { "shoal.swarm-network": "id-lan" });
+  await executor.remove("t1");
+  assert.equal((await engine.listNetworks([])).length, 1, "one is on it");
+  await executor.remove("t2");
+  assert.deepEqual(await engine.listNetworks([]), []);
+  engine.calls.length = 0;
+  await executor.remove("t2");
+  await executor.remove("t2");
+  assert.deepEqual(engine.calls, ["list-networks"], "there are none: the Engine is not asked again");
   await executor.stop();
 });

@@ -14,6 +14,7 @@ import type { Logger } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
 import { markOwn } from "../../model/own-node.ts";
 import type { AssignedTask, NodeDescription } from "../../model/types.ts";
+import type { NetworkPlane } from "../../network/plane.ts";
 import type { LogMessage, LogOptions } from "../../rpc/services.ts";
 import { nodeDescription } from "../description.ts";
 import { DockerContainers } from "./docker-containers.ts";
@@ -21,6 +22,7 @@ import { createBody } from "./docker-create.ts";
 import { DockerImages } from "./docker-images.ts";
 import { nodeIdLabel, taskIdLabel, taskName } from "./docker-labels.ts";
 import { logMessages, unixTime } from "./docker-logs.ts";
+import { DockerNetworks } from "./docker-networks.ts";
 import type { Executor, ExecutorListener, Observation } from "./executor.ts";
 import { Gate } from "./gate.ts";
 
@@ -44,6 +46,8 @@ export interface DockerExecutorOptions {
   readonly log: Logger;
   /** DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1: never pull what is on the node. */
   readonly preferOfflineImage?: boolean;
+  /** The node's data plane; without one, tasks with networks of the swarm are rejected. */
+  readonly plane?: NetworkPlane;
   /** Creates and starts at once (default 32). */
   readonly operations?: number;
 }
@@ -52,6 +56,7 @@ export class DockerExecutor implements Executor {
   readonly #options: DockerExecutorOptions;
   readonly #containers: DockerContainers;
   readonly #images: DockerImages;
+  readonly #networks: DockerNetworks;
   readonly #gate: Gate;
   readonly #events: EngineEvents;
   #listener: ExecutorListener | undefined;
@@ -63,6 +68,7 @@ export class DockerExecutor implements Executor {
     this.#options = options;
     this.#gate = new Gate(options.operations ?? engineOperations);
     this.#containers = new DockerContainers(nodeId, (taskId) => this.#listener?.changed(taskId));
+    this.#networks = new DockerNetworks({ engine, plane: options.plane, log });
     this.#images = new DockerImages(engine, clock, log, options.preferOfflineImage ?? false);
     this.#events = new EngineEvents({
       engine,
@@ -105,8 +111,9 @@ export class DockerExecutor implements Executor {
   }
 
   async prepare(task: AssignedTask, signal: AbortSignal, progress: (text: string) => void): Promise<void> {
-    const body = createBody(task);
-    const image = body.Image ?? "";
+    const image = createBody(task).Image ?? ""; // what is wrong with the task itself is said before anything is done
+    progress("waiting for the task's networks");
+    const body = createBody(task, await this.#networks.of(task, signal));
     progress(`pulling image ${image}`);
     await this.#images.ensure(image, task.RegistryAuth, signal);
     progress("waiting for the Docker Engine to create the container");
@@ -118,6 +125,18 @@ export class DockerExecutor implements Executor {
     } catch (error) {
       if (!isShoalError(error, "AlreadyExists")) throw error;
       await this.#adopt(task.ID, name, error);
+    }
+  }
+
+  /**
+   * All networks but the one of the create. Here and not after the create: a create whose caller died leaves a container
+   * that is adopted, and must not start with less than its networks.
+   */
+  async #connect(task: AssignedTask, id: string, signal: AbortSignal): Promise<void> {
+    if (task.Networks.length === 1 && task.Networks[0]?.Network.Driver === "overlay") return; // it has it already
+    const { networks } = await this.#networks.of(task, signal);
+    for (const { engineNetwork, driverOptions } of networks.slice(1)) {
+      await this.#options.engine.connectNetwork(engineNetwork, id, { DriverOpts: { ...driverOptions } });
     }
   }
 
@@ -133,6 +152,7 @@ export class DockerExecutor implements Executor {
   async run(task: AssignedTask, signal: AbortSignal): Promise<void> {
     const id = this.#containers.containerId(task.ID);
     if (!id) throw new ShoalError("NotFound", `No such container: ${taskName(task)}`);
+    await this.#connect(task, id, signal);
     await this.#gate.run(signal, () => this.#options.engine.startContainer(id));
     this.#containers.started(task.ID, id);
   }
@@ -172,6 +192,7 @@ export class DockerExecutor implements Executor {
     const id = this.#containers.containerId(taskId);
     if (id) await this.#removeContainer(id);
     this.#containers.removed(taskId);
+    await this.#networks.collect();
   }
 
   async removeAll(): Promise<void> {

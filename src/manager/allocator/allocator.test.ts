@@ -8,7 +8,8 @@ import { specKey } from "../../model/types.ts";
 import { MemoryBackend } from "../../store/memory.ts";
 import { Store, type Transaction } from "../../store/store.ts";
 import { drive } from "../planner.ts";
-import { allocator, isAllocated } from "./allocator.ts";
+import { allocator } from "./allocator.ts";
+import { isAllocated } from "./endpoint.ts";
 import { portConflict } from "./ports.ts";
 
 function putSpec(tx: Transaction, serviceId: string, endpoint: EndpointSpec | undefined, revision: number): void {
@@ -48,8 +49,9 @@ async function withLoop(
     until: (done: () => boolean) => Promise<void>,
     loop: { waits(): Promise<void> },
   ) => Promise<void>,
+  opened?: Store,
 ): Promise<void> {
-  const store = await Store.open(new MemoryBackend(), systemClock);
+  const store = opened ?? (await Store.open(new MemoryBackend(), systemClock));
   const runtime = { store, clock: systemClock, random: seededRandom(1), log: silentLogger };
   const { loop, unwatch } = drive(allocator, runtime);
   const until = async (done: () => boolean) => {
@@ -128,6 +130,41 @@ test("open ingress ports get numbers, open host ports do not", async () => {
     assert.deepEqual(published(store, "web"), [30_003, 30_000, 30_004, undefined, 30_001]);
     assert.deepEqual(service(store, "web").Endpoint?.Spec?.Ports?.[0], tcp(80), "the spec stays as it was written");
   });
+});
+
+test("a number that another manager gives away at the same moment is not given twice", async () => {
+  const memory = new MemoryBackend();
+  const other = await Store.open(memory, systemClock);
+  const fixed = { Ports: [tcp(81, 30_000)] };
+  let raced = false;
+  const store = await Store.open(
+    {
+      load: () => memory.load(),
+      follow: (listener) => memory.follow(listener),
+      commit: async (batch) => {
+        const gives = batch.puts.some(({ table, object }) => table === "services" && "Endpoint" in object);
+        if (gives && !raced) {
+          raced = true;
+          // As the API of another manager does it for a port that is asked for.
+          await other.update((tx) => {
+            tx.takeLock("port 30000");
+            assert.equal(portConflict(tx, "fixed", fixed.Ports), undefined);
+            putService(tx, "fixed", fixed);
+          });
+        }
+        return memory.commit(batch);
+      },
+      currentRevision: () => memory.currentRevision(),
+      close: () => memory.close(),
+    },
+    systemClock,
+  );
+  await withLoop(async (_, until) => {
+    await store.update((tx) => putService(tx, "web", { Ports: [tcp(80)] }));
+    await until(() => published(store, "web").length > 0);
+    assert.ok(raced);
+    assert.deepEqual(published(store, "web"), [30_001]);
+  }, store);
 });
 
 test("a number is kept while name, protocol and target stay", async () => {

@@ -1,112 +1,141 @@
 /**
- * Gives services what they share with others (for now published ports), and lets their tasks go on to the scheduler:
- * "new" becomes "pending" once the task's service is allocated.
+ * Gives services, tasks and nodes what they share with others: published ports, and addresses on overlay networks
+ * (subnets are given when a network is made, `subnets.ts`). A task goes from "new" to "pending" once its service is
+ * allocated and it has its addresses; a user's container has its node already, so its task goes to "assigned".
  *
- * Its keys are service ids, and one for all tasks in state "new". A service is allocated when its endpoint was made
- * from its current endpoint spec. A service that can't be allocated keeps the endpoint that it has; its new tasks say
- * why they wait, and it is tried again when a port is given back.
+ * Its keys: a service; the new tasks of a service; a node; a network, for those that wait for an address on it. What
+ * can't be had keeps what it has; its tasks say why they wait, and are tried again when something is given back.
  *
- * Where it differs from Swarm: no timer (Swarm tries failed allocations every 5 minutes), and the text on tasks.
+ * Where it differs from Swarm: no timer (Swarm tries failed allocations every 5 minutes), and the text on tasks. An
+ * address is free as soon as its task has ended, not when the task is deleted.
  */
-import { isDeepStrictEqual } from "node:util";
-import { isActiveDesire } from "../../model/state.ts";
-import type { EndpointSpec, Service, ServiceEndpoint, ServiceSpec, Task } from "../../model/types.ts";
+import { unreachable } from "../../lib/errors.ts";
+import { addressesHeld } from "../../model/networks.ts";
+import type { NetworkAddress, Node, Service, Task } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
-import type { Plan, PlanContext, PlannedChange, Planner } from "../planner.ts";
-import { allocatePorts, dynamicPorts, freesDynamicPorts } from "./ports.ts";
+import type { Plan, PlanContext, Planner } from "../planner.ts";
+import { isAllocated, planService } from "./endpoint.ts";
+import { planNetwork } from "./network-plan.ts";
+import { planNewTasks } from "./new-tasks.ts";
+import { attachNode } from "./node-plan.ts";
+import { freesDynamicPorts } from "./ports.ts";
 
-/** The key of all tasks in state "new"; no service has such an id. */
-const newTasks = "new tasks";
+type Kind = "service" | "tasks" | "node" | "network";
 
 export const allocator: Planner = {
   name: "allocator",
-
-  *wakes(change: Change, view: View): Iterable<string> {
-    if (change.table === "services") {
-      if (change.after) yield change.id;
-      yield newTasks;
-      if (change.before && freesDynamicPorts(change.before, change.after)) {
-        for (const service of view.all("services")) if (!isAllocated(service, view)) yield service.ID;
-      }
-    } else if (change.table === "tasks" && change.after?.Status.State === "new") {
-      const { before, after } = change;
-      if (before?.Status.State !== "new" || before.DesiredState !== after.DesiredState) yield newTasks;
-    }
-  },
-
+  wakes,
   *keys(view: View): Iterable<string> {
-    for (const service of view.all("services")) yield service.ID;
-    yield newTasks;
+    for (const network of view.all("networks")) yield key("network", network.ID);
+    for (const node of view.all("nodes")) yield key("node", node.ID);
+    for (const service of view.all("services")) yield key("service", service.ID);
+    const services = new Set<string>();
+    for (const task of view.tasksInState("new")) services.add(task.ServiceID);
+    for (const id of services) yield key("tasks", id);
   },
-
-  plan(view: View, key: string, context: PlanContext): Plan {
-    if (key === newTasks) return planNewTasks(view, context);
-    const service = view.service(key);
-    return { changes: service ? planService(service, view) : [] };
-  },
+  plan,
 };
 
-/** Whether the endpoint was made from the current spec, so that tasks may be made with it. */
-export function isAllocated(service: Service, view: View): boolean {
-  return service.Endpoint !== undefined && isDeepStrictEqual(service.Endpoint.Spec, endpointSpec(service, view));
+function key(kind: Kind, id: string): string {
+  return `${kind} ${id}`;
 }
 
-/**
- * The endpoint of a service that shares nothing with others: whoever writes its spec may give it at once, and spares
- * it the wait for the allocator. Undefined where there are ports to allocate.
- */
-export function unsharedEndpoint(spec: ServiceSpec): ServiceEndpoint | undefined {
-  return spec.EndpointSpec?.Ports?.length ? undefined : { Spec: spec.EndpointSpec ?? {} };
-}
-
-function endpointSpec(service: Service, view: View): EndpointSpec {
-  return view.specOf(service).Spec.EndpointSpec ?? {};
-}
-
-function planService(service: Service, view: View): PlannedChange[] {
-  if (isAllocated(service, view)) return [];
-  const spec = endpointSpec(service, view);
-  const allocation = allocatePorts(view, service, spec);
-  if (allocation.kind === "exhausted") return [];
-  const endpoint: ServiceEndpoint = {
-    Spec: spec,
-    ...(allocation.ports.length > 0 ? { Ports: allocation.ports } : {}),
-    ...(service.Endpoint?.VirtualIPs ? { VirtualIPs: service.Endpoint.VirtualIPs } : {}),
-  };
-  return [{ kind: "update", table: "services", object: { ...service, Endpoint: endpoint } }];
-}
-
-function planNewTasks(view: View, { nowText, room }: PlanContext): Plan {
-  const outcomes = new Map<string, (task: Task) => Task>();
-  const changes: PlannedChange[] = [];
-  for (const task of view.tasksInState("new")) {
-    let outcome = outcomes.get(task.ServiceID);
-    if (!outcome) outcomes.set(task.ServiceID, (outcome = outcomeFor(view.service(task.ServiceID), view, nowText)));
-    const after = isActiveDesire(task.DesiredState) ? outcome(task) : shutDown(task, nowText);
-    if (after === task) continue;
-    if (changes.length === room) return { changes, more: true };
-    changes.push({ kind: "update", table: "tasks", object: after });
+function plan(view: View, woken: string, context: PlanContext): Plan {
+  const space = woken.indexOf(" ");
+  const kind = woken.slice(0, space) as Kind;
+  const id = woken.slice(space + 1);
+  switch (kind) {
+    case "service":
+      return planService(view, id);
+    case "tasks":
+      return planNewTasks(view, view.newTasksOfService(id), context);
+    case "node":
+      return attachNode(view, id);
+    case "network":
+      return planNetwork(view, id, context);
+    default:
+      unreachable(kind);
   }
-  return { changes };
 }
 
-/** What becomes of a service's new tasks. */
-function outcomeFor(service: Service | undefined, view: View, nowText: string): (task: Task) => Task {
-  if (!service) return (task) => task; // the service is being removed, and its tasks with it
-  const { Endpoint } = service;
-  if (isAllocated(service, view)) {
-    const Status = { Timestamp: nowText, State: "pending", Message: "pending task scheduling" } as const;
-    return (task) => ({ ...task, Status, ...(Endpoint ? { Endpoint } : {}) });
+function* wakes(change: Change, view: View): Iterable<string> {
+  switch (change.table) {
+    case "services":
+      yield* serviceWakes(change.id, change.before, change.after, view);
+      return;
+    case "tasks":
+      yield* taskWakes(change.before, change.after, view);
+      return;
+    case "nodes":
+      yield* nodeWakes(change.id, change.before, change.after, view);
+      return;
+    case "networks": {
+      yield key("network", change.id);
+      if (!(change.after ?? change.before)?.Spec?.Ingress) return;
+      for (const node of view.all("nodes")) yield key("node", node.ID);
+      for (const service of view.all("services")) if (!isAllocated(service, view)) yield key("service", service.ID);
+      return;
+    }
+    case "cluster":
+    case "specs":
+    case "locks":
+      return;
+    default:
+      unreachable(change);
   }
-  const allocation = allocatePorts(view, service, endpointSpec(service, view));
-  if (allocation.kind === "allocated") return (task) => task; // its turn is still to come
-  const { first, last } = dynamicPorts;
-  const Err = `no published port is free: all ${allocation.protocol} ports from ${first} to ${last} are in use`;
-  return (task) => (task.Status.Err === Err ? task : { ...task, Status: { ...task.Status, Timestamp: nowText, Err } });
 }
 
-/** A task that is to stop before it ever became anything: nobody else would end it. */
-function shutDown(task: Task, nowText: string): Task {
-  const Status = { Timestamp: nowText, State: "shutdown", Message: "shut down before it was allocated" } as const;
-  return { ...task, Status };
+function* serviceWakes(
+  id: string,
+  before: Service | undefined,
+  after: Service | undefined,
+  view: View,
+): Iterable<string> {
+  if (after) yield key("service", id);
+  yield key("tasks", id);
+  if (!before) return;
+  if (freesDynamicPorts(before, after)) {
+    for (const service of view.all("services")) if (!isAllocated(service, view)) yield key("service", service.ID);
+  }
+  yield* freedWakes(virtualAddresses(before), virtualAddresses(after), view);
+}
+
+function* taskWakes(before: Task | undefined, after: Task | undefined, view: View): Iterable<string> {
+  if (after?.Status.State === "new") {
+    if (before?.Status.State !== "new" || before.DesiredState !== after.DesiredState)
+      yield key("tasks", after.ServiceID);
+    // What it waits for may have been given back while it was written.
+    if (after.WaitsFor !== undefined && after.WaitsFor !== before?.WaitsFor) yield key("network", after.WaitsFor);
+  }
+  yield* freedWakes(before && addressesHeld(before), after && addressesHeld(after), view);
+}
+
+function* nodeWakes(id: string, before: Node | undefined, after: Node | undefined, view: View): Iterable<string> {
+  if (after?.DataPath && (!before?.DataPath || before.Attachments !== after.Attachments)) yield key("node", id);
+  yield* freedWakes(before?.Attachments, after?.Attachments, view);
+}
+
+function virtualAddresses(service: Service | undefined): NetworkAddress[] {
+  return (service?.Endpoint?.VirtualIPs ?? []).map(({ NetworkID = "", Addr = "" }) => ({ NetworkID, Address: Addr }));
+}
+
+/** The networks on which an address was given back that somebody may wait for. */
+function* freedWakes(
+  before: readonly NetworkAddress[] | undefined,
+  after: readonly NetworkAddress[] | undefined,
+  view: View,
+): Iterable<string> {
+  if (!before || before === after) return;
+  for (const { NetworkID, Address } of before) {
+    if (after?.some((kept) => kept.NetworkID === NetworkID && kept.Address === Address)) continue;
+    if (isWaitedFor(view, NetworkID)) yield key("network", NetworkID);
+  }
+}
+
+function isWaitedFor(view: View, networkId: string): boolean {
+  const network = view.network(networkId);
+  if (network?.Removed) return true;
+  for (const _ of view.tasksWaitingFor(networkId)) return true;
+  if (network?.Spec?.Ingress) for (const _ of view.unattachedNodes()) return true;
+  return false;
 }

@@ -8,6 +8,11 @@ import type { View } from "../../store/store.ts";
 /** Where published ports are taken from that the user leaves open. Users may pick from it too. */
 export const dynamicPorts = { first: 30_000, last: 32_767 } as const;
 
+/** The name of the lock under which a port is given to a service, by whichever manager. */
+export function portLock(port: number): string {
+  return `port ${port}`;
+}
+
 /**
  * Why a service can't publish these ports, in Swarm's words (an InvalidArgument); undefined when it can. Compares
  * with what other services ask for and with what they were given.
@@ -37,7 +42,8 @@ export function portConflict(
 }
 
 export type PortAllocation =
-  | { readonly kind: "allocated"; readonly ports: EndpointPortConfig[] }
+  /** `picked`: those that the service did not ask for, nor have before. */
+  | { readonly kind: "allocated"; readonly ports: EndpointPortConfig[]; readonly picked: readonly number[] }
   /** No port is free for this protocol. */
   | { readonly kind: "exhausted"; readonly protocol: string };
 
@@ -48,6 +54,7 @@ export type PortAllocation =
 export function allocatePorts(view: View, service: Service, spec: EndpointSpec): PortAllocation {
   const kept = (service.Endpoint?.Ports ?? []).filter((port) => isIngress(port) && port.PublishedPort);
   const ports: EndpointPortConfig[] = [];
+  const picked: number[] = [];
   let taken: Set<string> | undefined;
   for (const port of spec.Ports ?? []) {
     if (port.PublishedPort || !isIngress(port)) {
@@ -56,13 +63,15 @@ export function allocatePorts(view: View, service: Service, spec: EndpointSpec):
     }
     taken ??= portsTaken(view, service, spec);
     const place = kept.findIndex((before) => samePort(before, port) && !taken?.has(portKey(before)));
-    const published = place === -1 ? freePort(port, taken) : kept.splice(place, 1)[0]?.PublishedPort;
+    const known = place === -1 ? undefined : kept.splice(place, 1)[0]?.PublishedPort;
+    const published = known ?? freePort(port, taken);
     if (published === undefined) return { kind: "exhausted", protocol: protocolOf(port) };
+    if (known === undefined) picked.push(published);
     const allocated = { ...port, PublishedPort: published };
     taken.add(portKey(allocated));
     ports.push(allocated);
   }
-  return { kind: "allocated", ports };
+  return { kind: "allocated", ports, picked };
 }
 
 /** Whether a change of a service gives back a port that an open one could get. */

@@ -12,9 +12,10 @@ import type { Node, NodeCertificate } from "../../model/types.ts";
 import type { Caller } from "../../rpc/services.ts";
 import { MemoryBackend } from "../../store/memory.ts";
 import { Store } from "../../store/store.ts";
+import type { NodeLoop } from "../node-loop.ts";
 import { watchRemovedNodes } from "./removed.ts";
 import { CertificateService } from "./service.ts";
-import { CertificateSigner } from "./signer.ts";
+import { certificateSigner } from "./signer.ts";
 
 const hourNanoseconds = 3_600_000 * 1e6;
 const never = new AbortController().signal;
@@ -27,7 +28,7 @@ function failsWith(code: StatusCode, message: RegExp = /./) {
 let founded: Foundation;
 let store: Store;
 let service: CertificateService;
-let signer: CertificateSigner;
+let signer: NodeLoop;
 const stops: (() => Promise<void>)[] = [];
 after(async () => {
   for (const stop of stops) await stop();
@@ -40,7 +41,7 @@ beforeEach(async () => {
   founded = await foundCluster(options);
   store = await Store.open(new MemoryBackend(), systemClock);
   service = new CertificateService({ store, random });
-  signer = new CertificateSigner({ store, clock: systemClock, random, log: silentLogger });
+  signer = certificateSigner({ store, clock: systemClock, random, log: silentLogger });
   const { stop } = bound(signer);
   stops.push(stop);
   await store.update((tx) => {
@@ -63,7 +64,7 @@ beforeEach(async () => {
   });
 });
 
-function bound(of: CertificateSigner): { stop: () => Promise<void> } {
+function bound(of: NodeLoop): { stop: () => Promise<void> } {
   return { stop: () => of.stop() };
 }
 

@@ -16,7 +16,7 @@ import { MemoryBackend } from "../../store/memory.ts";
 import { Store } from "../../store/store.ts";
 import { watchRemovedNodes } from "./removed.ts";
 import { CertificateService } from "./service.ts";
-import { CertificateSigner } from "./signer.ts";
+import { certificateSigner } from "./signer.ts";
 
 const never = new AbortController().signal;
 const random = seededRandom(5);
@@ -55,10 +55,10 @@ async function startManager(clusterId: string, admitsManagers = async () => {}):
     });
   });
   const ca = new CertificateService({ store, random, admitsManagers });
-  const signer = new CertificateSigner({ store, clock: systemClock, random, log: silentLogger });
+  const signer = certificateSigner({ store, clock: systemClock, random, log: silentLogger });
   signer.start();
   const server = createRpcServer({
-    services: { ca, dispatcher: dispatcherOf(store), logBroker, authorize: (caller) => ca.authorize(caller) },
+    services: { ca, dispatcher: dispatcherOf(store), logBroker, networks, authorize: (caller) => ca.authorize(caller) },
     identity: founded.identity,
     log: silentLogger,
   });
@@ -87,6 +87,7 @@ function dispatcherOf(store: Store): DispatcherService {
 }
 
 const logBroker = { listenSubscriptions: unused, publishLogs: unused };
+const networks = { networks: unused, applied: unused, withdraw: unused, attach: unused, detach: unused };
 
 function unused(): never {
   throw new ShoalError("Unimplemented", "not in this test");
@@ -184,9 +185,9 @@ test("a manager that is not there is tried again, then given up", async () => {
   let tried = 0;
   const counting: BootstrapClient = {
     ...bootstrapClient,
-    rootCertificate: (address, signal) => {
+    proof: (address, signal) => {
       tried++;
-      return bootstrapClient.rootCertificate(address, signal);
+      return bootstrapClient.proof(address, signal);
     },
   };
   await assert.rejects(join(manager.address, manager.token, counting), failsWith("Unavailable", /ECONNREFUSED/));

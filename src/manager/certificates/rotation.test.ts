@@ -16,10 +16,11 @@ import type { Cluster } from "../../model/types.ts";
 import { MemoryBackend } from "../../store/memory.ts";
 import { takeLead } from "../../store/replica.ts";
 import { Store } from "../../store/store.ts";
+import type { NodeLoop } from "../node-loop.ts";
 import { drive } from "../planner.ts";
 import { rootRotationPlanner } from "./rotation.ts";
 import { CertificateService } from "./service.ts";
-import { CertificateSigner } from "./signer.ts";
+import { certificateSigner } from "./signer.ts";
 
 const never = new AbortController().signal;
 const random = seededRandom(1);
@@ -27,7 +28,7 @@ let clock: FakeClock;
 let store: Store;
 let founded: Foundation;
 let service: CertificateService;
-let signer: CertificateSigner;
+let signer: NodeLoop;
 let driven: ReturnType<typeof drive>;
 
 beforeEach(async () => {
@@ -49,7 +50,7 @@ beforeEach(async () => {
   service = new CertificateService({ store, random });
   const fence = await takeLead(store, "m");
   const runtime = { store, clock, random, log: silentLogger, fence };
-  signer = new CertificateSigner(runtime);
+  signer = certificateSigner(runtime);
   signer.start();
   driven = drive(rootRotationPlanner(random), runtime);
   driven.loop.start();

@@ -9,7 +9,6 @@
  */
 import { isIssuedBy, issuerOf } from "../../ca/tls-info.ts";
 import { newJoinToken } from "../../ca/tokens.ts";
-import { parseRfc3339 } from "../../lib/clock.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Cluster, Node } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
@@ -50,7 +49,7 @@ function concerns({ before, after }: Change & { table: "nodes" }): boolean {
   );
 }
 
-function planRotation(view: View, cluster: Cluster, { now, room }: PlanContext, random: Random): Plan {
+function planRotation(view: View, cluster: Cluster, { now, leadsSince, room }: PlanContext, random: Random): Plan {
   const { Rotation } = cluster.RootCA;
   if (!Rotation) return { changes: [] };
   const issuer = issuerOf(Rotation.Certificate);
@@ -61,7 +60,7 @@ function planRotation(view: View, cluster: Cluster, { now, room }: PlanContext, 
   for (const node of view.all("nodes")) {
     if (isIssuedBy(node.Description?.TLSInfo, issuer)) continue;
     missing++;
-    const since = parseRfc3339(node.UpdatedAt);
+    const since = view.heardAt(node) ?? leadsSince;
     const state = node.Certificate?.State;
     if (state === "rotate" && now < since + batchEveryMs) {
       waiting++;

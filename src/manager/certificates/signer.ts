@@ -1,6 +1,6 @@
 /**
- * The loop that signs what nodes have asked for; it runs on the leader. Level-triggered: what is `pending` or `renew`
- * in the store gets signed, whoever asked and whichever manager had begun, so a request survives a crash between.
+ * The loop that signs what nodes have asked for; it runs on the leader. What is `pending` or `renew` in the store gets
+ * signed, whoever asked and whichever manager had begun, so a request survives a crash between.
  * A certificate is stored only beside the request that it was made for: a node that asked again meanwhile gets the
  * certificate of its newer key.
  */
@@ -9,10 +9,11 @@ import { issuingRoot } from "../../ca/rotation.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
-import { Loop, type LoopReport, type RunResult } from "../../lib/loop.ts";
+import type { RunResult } from "../../lib/loop.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Cluster, Node, NodeCertificate } from "../../model/types.ts";
 import type { Fence, Store } from "../../store/store.ts";
+import { NodeLoop } from "../node-loop.ts";
 import { awaitsSigning } from "./service.ts";
 
 export interface SignerOptions {
@@ -26,13 +27,15 @@ export interface SignerOptions {
 
 /** A signature takes about 3 ms: bounds how long the first node of a rush waits for the last one's. */
 const signaturesPerRun = 32;
-/** Wake-ups come from the store's watch; the look at everything only mends what that has missed. */
-const resyncMs = 60_000;
+/** The loop, not yet started. */
+export function certificateSigner(options: SignerOptions): NodeLoop {
+  const signer = new Signer(options);
+  const wants = (node: Node) => awaitsSigning(node.Certificate?.State);
+  return new NodeLoop({ ...options, name: "certificates", wants, run: (ids) => signer.sign([...ids]) });
+}
 
-export class CertificateSigner {
+class Signer {
   readonly #options: SignerOptions;
-  readonly #loop: Loop;
-  #unwatch: (() => void) | undefined;
   /** The authority that signs now, opened once. */
   #authority:
     | { readonly root: string; readonly crossSigned: string | undefined; readonly opened: Promise<RootAuthority> }
@@ -40,43 +43,9 @@ export class CertificateSigner {
 
   constructor(options: SignerOptions) {
     this.#options = options;
-    this.#loop = new Loop({
-      name: "certificates",
-      clock: options.clock,
-      random: options.random,
-      log: options.log,
-      run: (keys) => this.#sign([...keys]),
-      allKeys: () => this.#waiting(),
-      resyncMs,
-    });
   }
 
-  start(): void {
-    this.#unwatch ??= this.#options.store.watch(({ changes }) => {
-      for (const change of changes) {
-        if (change.table === "nodes" && awaitsSigning(change.after?.Certificate?.State)) this.#loop.wake(change.id);
-      }
-    });
-    this.#loop.start();
-  }
-
-  async stop(): Promise<void> {
-    this.#unwatch?.();
-    this.#unwatch = undefined;
-    await this.#loop.stop();
-  }
-
-  report(): LoopReport {
-    return this.#loop.report();
-  }
-
-  *#waiting(): Iterable<string> {
-    for (const node of this.#options.store.view.all("nodes")) {
-      if (awaitsSigning(node.Certificate?.State)) yield node.ID;
-    }
-  }
-
-  async #sign(ids: readonly string[]): Promise<RunResult> {
+  async sign(ids: readonly string[]): Promise<RunResult> {
     const { store, fence } = this.#options;
     const cluster = store.view.cluster();
     if (!cluster) return { changes: 0 };

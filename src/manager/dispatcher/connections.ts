@@ -1,7 +1,7 @@
 /**
- * Whether the connections of the nodes' sessions live: each is pinged every second. One from which
- * nothing comes for three seconds in spite of it is dead (its host is cut off, or its process hangs); the node of one that has closed has a moment
- * to come back, here or at another manager.
+ * Whether the connections of the nodes' sessions live: each is pinged at once, and every second. One from which nothing
+ * comes for three seconds in spite of it is dead (its host is cut off, or its process hangs); the node of one that has
+ * closed has a moment to come back, here or at another manager.
  *
  * Silence is counted in turns of our own timer, never in time: a manager that was itself held up for seconds finds
  * the answers that have come meanwhile before it judges.
@@ -35,7 +35,11 @@ export class ConnectionWatch {
     this.#onLost = onLost;
   }
 
-  /** The node's session is on this connection from now on; the one that it was on before no longer counts. */
+  /**
+   * The node's session is on this connection from now on; the one that it was on before no longer counts. The first
+   * ping goes out before this returns: an agent to which the session's first message comes without one (a stock
+   * manager's) takes silence for no sign of death.
+   */
   watch(nodeId: string, connection: CallerConnection): void {
     if (this.#watched.get(nodeId)?.connection === connection) return;
     this.forget(nodeId);
@@ -50,6 +54,7 @@ export class ConnectionWatch {
     this.#watched.set(nodeId, watched);
     if (connection.closed.aborted) watched.onClosed();
     else connection.closed.addEventListener("abort", watched.onClosed, { once: true });
+    ping(watched);
   }
 
   forget(nodeId: string): void {
@@ -72,12 +77,7 @@ export class ConnectionWatch {
       this.#lose(nodeId, "the node does not answer");
       return;
     }
-    if (!watched.waiting) {
-      watched.waiting = true;
-      watched.connection.ping(() => {
-        watched.waiting = false;
-      });
-    }
+    if (!watched.waiting) ping(watched);
     watched.timer = this.#clock.after(pingEveryMs, () => this.#turn(nodeId, watched));
   }
 
@@ -90,4 +90,11 @@ export class ConnectionWatch {
     this.forget(nodeId);
     this.#onLost(nodeId, why);
   }
+}
+
+function ping(watched: Watched): void {
+  watched.waiting = true;
+  watched.connection.ping(() => {
+    watched.waiting = false;
+  });
 }

@@ -13,21 +13,25 @@ const lostAfterMs = 5_000;
 /** A manager that was itself held up asks once more. */
 const leastFailures = 2;
 
+export interface ContactOptions {
+  readonly clock: Clock;
+  /** Resolves when there is a quorum. */
+  readonly ask: () => Promise<void>;
+  readonly onChange: (inTouch: boolean) => void;
+  /** In touch now, and for long it was not: noticed at the time, or slept through. Before `onChange`. */
+  readonly onGap: () => void;
+}
+
 export class Contact {
-  readonly #clock: Clock;
-  readonly #ask: () => Promise<void>;
-  readonly #onChange: (inTouch: boolean) => void;
+  readonly #options: ContactOptions;
   #timer: Timer | undefined;
   #failures = 0;
   #answeredAt = 0;
   #inTouch = true;
   #watching = false;
 
-  /** @param ask resolves when there is a quorum */
-  constructor(clock: Clock, ask: () => Promise<void>, onChange: (inTouch: boolean) => void) {
-    this.#clock = clock;
-    this.#ask = ask;
-    this.#onChange = onChange;
+  constructor(options: ContactOptions) {
+    this.#options = options;
   }
 
   get inTouch(): boolean {
@@ -45,14 +49,16 @@ export class Contact {
   }
 
   #arm(): void {
-    this.#timer = this.#clock.after(askEveryMs, () => void this.#look());
+    this.#timer = this.#options.clock.after(askEveryMs, () => void this.#look());
   }
 
   async #look(): Promise<void> {
+    const { clock, ask, onGap } = this.#options;
     try {
-      await within(this.#clock, answerWithinMs, this.#ask(), () => {
+      await within(clock, answerWithinMs, ask(), () => {
         throw new ShoalError("DeadlineExceeded", "the store does not answer");
       });
+      if (this.#watching && this.#silentMs >= lostAfterMs) onGap();
       this.#answered();
     } catch {
       // Why is not for here to say: every read and write of the same time tells it to its own caller.
@@ -60,19 +66,22 @@ export class Contact {
     }
     if (!this.#watching) return;
     if (this.#failures === 0) this.#become(true);
-    const silentMs = this.#clock.now() - this.#answeredAt;
-    if (this.#failures >= leastFailures && silentMs >= lostAfterMs) this.#become(false);
+    if (this.#failures >= leastFailures && this.#silentMs >= lostAfterMs) this.#become(false);
     this.#arm();
+  }
+
+  get #silentMs(): number {
+    return this.#options.clock.now() - this.#answeredAt;
   }
 
   #answered(): void {
     this.#failures = 0;
-    this.#answeredAt = this.#clock.now();
+    this.#answeredAt = this.#options.clock.now();
   }
 
   #become(inTouch: boolean): void {
     if (inTouch === this.#inTouch) return;
     this.#inTouch = inTouch;
-    this.#onChange(inTouch);
+    this.#options.onChange(inTouch);
   }
 }

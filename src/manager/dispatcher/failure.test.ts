@@ -247,6 +247,15 @@ test("a host that is cut off is down within five seconds, and not before its thi
   assert.equal(made.status("n1"), "ready m1");
 });
 
+test("an agent is pinged before its session's first message comes, and then each second", async (t) => {
+  const made = await world(t, 1, ["n1"]);
+  const agent = new Agent(made, "n1");
+  await agent.register("m1");
+  assert.equal(agent.line.pings, 1);
+  await made.clock.advance(10 * secondMs);
+  assert.equal(agent.line.pings, 11);
+});
+
 test("a short outage is none: a ping that is answered late is an answer", async (t) => {
   const made = await world(t, 1, ["n1"]);
   const agent = new Agent(made, "n1");
@@ -347,7 +356,7 @@ test("a stock agent that only beats is down after three periods; one that pings 
   assert.equal(made.message("n1"), "heartbeat failure");
 });
 
-test("the only manager restarts: its nodes stay ready, and those that are not back after Swarm's grace are down", async (t) => {
+test("the only manager restarts: its nodes stay ready, and those that are not back after a grace are down", async (t) => {
   const made = await world(t, 1, ["n1", "n2"]);
   const [back, dead] = [new Agent(made, "n1"), new Agent(made, "n2")];
   await back.register("m1");
@@ -357,11 +366,11 @@ test("the only manager restarts: its nodes stay ready, and those that are not ba
   await made.start("m1");
   await made.lead("m1");
   assert.equal(made.status("n1"), "ready m1");
-  await made.clock.advance(8 * secondMs);
+  // The latest that an agent may be: it noticed by a heartbeat, and then paused for as long as agents do.
+  await made.clock.advance((5.5 + 8) * secondMs);
   await back.register("m1");
-  await live(made, 21 * secondMs, back);
   assert.equal(made.status("n2"), "ready m1");
-  await live(made, 2 * secondMs, back);
+  await live(made, secondMs, back);
   assert.equal(made.status("n1"), "ready m1");
   assert.equal(made.status("n2"), "down m1");
 });
@@ -391,6 +400,95 @@ test("the leader dies: nodes that move are never taken for dead, the one that di
     [...states].filter((state) => !state.startsWith("ready")),
     [],
   );
+});
+
+/** Manager m2 starts anew; 3 s later m1, which had the node and the lead, dies, and m2 leads after an election. */
+async function leadsSoonAfterItsStart(made: World, meanwhile: () => void): Promise<void> {
+  made.kill("m2");
+  await made.start("m2");
+  meanwhile();
+  await made.clock.advance(3 * secondMs);
+  made.kill("m1");
+  await made.clock.advance(1.5 * secondMs);
+  await made.lead("m2");
+  await made.reachability("m1", "unreachable");
+}
+
+test("a manager that has just started and leads knows from the others that agents had managers all the time", async (t) => {
+  const made = await world(t, 3, ["n1"]);
+  const agent = new Agent(made, "n1");
+  await agent.register("m1");
+  await live(made, 60 * secondMs, agent);
+  await leadsSoonAfterItsStart(made, () => {
+    assert.equal(made.dispatcher("m1").inServiceMs, 60 * secondMs);
+    made.dispatcher("m2").heardInService(made.dispatcher("m1").inServiceMs);
+    assert.equal(made.dispatcher("m2").inServiceMs, 60 * secondMs);
+  });
+  assert.equal(made.dispatcher("m2").inServiceMs, 64.5 * secondMs);
+  await made.clock.advance(1.4 * secondMs);
+  assert.equal(made.status("n1"), "ready m1");
+  await made.clock.advance(0.2 * secondMs);
+  assert.equal(made.status("n1"), "down m1");
+});
+
+test("a new leader that hears only then that agents had managers all the time waits no longer than it needs to", async (t) => {
+  const made = await world(t, 3, ["n1"]);
+  const agent = new Agent(made, "n1");
+  await agent.register("m1");
+  await live(made, 60 * secondMs, agent);
+  await leadsSoonAfterItsStart(made, () => {});
+  await made.clock.advance(secondMs);
+  made.dispatcher("m2").heardInService(made.dispatcher("m3").inServiceMs);
+  await made.clock.advance(1.4 * secondMs);
+  made.dispatcher("m2").heardInService(made.dispatcher("m3").inServiceMs + secondMs);
+  assert.equal(made.status("n1"), "ready m1");
+  await made.clock.advance(0.2 * secondMs);
+  assert.equal(made.status("n1"), "down m1");
+});
+
+test("when all managers have just started, the nodes of one that died get the whole grace", async (t) => {
+  const made = await world(t, 3, ["n1", "n2"]);
+  const [back, dead] = [new Agent(made, "n1"), new Agent(made, "n2")];
+  await back.register("m1");
+  await dead.register("m1");
+  await live(made, 60 * secondMs, back, dead);
+  for (const id of managerIds) made.kill(id);
+  for (const id of managerIds) assert.equal(made.dispatcher(id).inServiceMs, 0);
+  await made.clock.advance(60 * secondMs);
+  await made.start("m1");
+  await made.start("m3");
+  await leadsSoonAfterItsStart(made, () => {
+    for (const id of managerIds) made.dispatcher("m2").heardInService(made.dispatcher(id).inServiceMs);
+  });
+  // The latest that an agent may be is two managers that do not answer, and the longest pause.
+  await made.clock.advance((12 - 4.5) * secondMs);
+  assert.equal(made.status("n2"), "ready m1");
+  await back.register("m3");
+  await live(made, 1.1 * secondMs, back);
+  assert.equal(made.status("n1"), "ready m3");
+  assert.equal(made.status("n2"), "down m1");
+});
+
+test("a manager that was out of touch does not know for how long there was none, until it hears it", async (t) => {
+  const made = await world(t, 3, []);
+  await made.clock.advance(60 * secondMs);
+  const hear = (ms: number) => made.dispatcher("m2").heardInService(ms);
+  made.quorum = false;
+  await made.clock.advance(8 * secondMs);
+  hear(100 * secondMs);
+  assert.equal(made.dispatcher("m2").inServiceMs, 0);
+  await made.clock.advance(60 * secondMs);
+  made.quorum = true;
+  await made.clock.advance(2 * secondMs);
+  assert.ok(made.dispatcher("m2").inServiceMs <= 2 * secondMs);
+  hear(130 * secondMs);
+  hear(10 * secondMs);
+  await made.clock.advance(secondMs);
+  assert.equal(made.dispatcher("m2").inServiceMs, 131 * secondMs);
+  // It sleeps through the next time.
+  made.clock.stall(40 * secondMs);
+  await made.clock.advance(secondMs);
+  assert.ok(made.dispatcher("m2").inServiceMs <= 2 * secondMs);
 });
 
 test("another manager dies: the leader takes over its nodes, and gives them back when it returns in time", async (t) => {

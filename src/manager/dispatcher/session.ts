@@ -19,6 +19,7 @@ export class Session {
   readonly #messageStreams = new Streams();
   readonly #assignmentStreams = new Streams();
   readonly #assignments = new Set<AssignmentSource>();
+  readonly #ended = new AbortController();
 
   constructor(id: string, nodeId: string, view: View, managers: () => readonly WeightedPeer[]) {
     this.id = id;
@@ -31,9 +32,15 @@ export class Session {
     return this.#messageStreams.endedBy;
   }
 
+  /** Aborts with the session; the reason is what its streams end with. */
+  get ended(): AbortSignal {
+    return this.#ended.signal;
+  }
+
   end(error: ShoalError): void {
     this.#messageStreams.end(error);
     this.#assignmentStreams.end(error);
+    this.#ended.abort(error);
   }
 
   /** The node, the managers or the root CA may have changed. */

@@ -30,11 +30,16 @@ export interface TakeoverOptions {
   readonly fence: () => Fence | undefined;
   /** Whether another manager is there, as far as is known. */
   readonly reachable: (managerId: string) => boolean;
+  /** Of nodes whose manager is gone, in milliseconds, from now on. */
+  readonly leftGraceMs: () => number;
+  /** Of nodes that have never been with one. */
+  readonly newGraceMs: () => number;
 }
 
 interface Adopted {
   /** The manager that is gone; undefined for a node that never had one. */
   readonly from: string | undefined;
+  dueAt: number;
   timer: Timer;
 }
 
@@ -46,15 +51,24 @@ export class Takeover {
     this.#options = options;
   }
 
-  /**
-   * This manager leads from now on.
-   * @param leftGraceMs of nodes whose manager is gone
-   * @param newGraceMs of nodes that have never been with one
-   */
-  begin(leftGraceMs: number, newGraceMs: number): void {
-    for (const node of this.#options.store.view.all("nodes")) {
-      if (node.SessionManager === undefined) this.#adopt(node, newGraceMs);
-      else if (this.#isLeft(node)) this.#adopt(node, leftGraceMs);
+  /** This manager leads from now on. */
+  begin(): void {
+    const { store, newGraceMs } = this.#options;
+    for (const node of store.view.all("nodes")) {
+      if (node.SessionManager === undefined) this.#adopt(node, newGraceMs());
+      else this.#look(node.ID, node);
+    }
+  }
+
+  /** What `leftGraceMs` answers has become less. */
+  hasten(): void {
+    const { clock, leftGraceMs: grace } = this.#options;
+    const leftGraceMs = grace();
+    const dueAt = clock.now() + leftGraceMs;
+    for (const [nodeId, adopted] of this.#adopted) {
+      if (adopted.from === undefined || adopted.dueAt <= dueAt) continue;
+      adopted.timer.cancel();
+      Object.assign(adopted, this.#arm(nodeId, leftGraceMs));
     }
   }
 
@@ -77,7 +91,7 @@ export class Takeover {
     const adopted = this.#adopted.get(nodeId);
     if (node && adopted && adopted.from === node.SessionManager && this.#mayBeDead(node)) return;
     this.#forget(nodeId);
-    if (node && node.SessionManager !== undefined && this.#isLeft(node)) this.#adopt(node, takeoverGraceMs);
+    if (node && node.SessionManager !== undefined && this.#isLeft(node)) this.#adopt(node, this.#options.leftGraceMs());
   }
 
   /** Its manager is not there. */
@@ -92,12 +106,12 @@ export class Takeover {
 
   #adopt(node: Node, graceMs: number): void {
     if (node.Status.State === "down" || this.#adopted.has(node.ID)) return;
-    const adopted = { from: node.SessionManager, timer: this.#arm(node.ID, graceMs) };
-    this.#adopted.set(node.ID, adopted);
+    this.#adopted.set(node.ID, { from: node.SessionManager, ...this.#arm(node.ID, graceMs) });
   }
 
-  #arm(nodeId: string, delayMs: number): Timer {
-    return this.#options.clock.after(delayMs, () => void this.#judge(nodeId));
+  #arm(nodeId: string, delayMs: number): Pick<Adopted, "dueAt" | "timer"> {
+    const { clock } = this.#options;
+    return { dueAt: clock.now() + delayMs, timer: clock.after(delayMs, () => void this.#judge(nodeId)) };
   }
 
   async #judge(nodeId: string): Promise<void> {
@@ -120,7 +134,7 @@ export class Takeover {
       if (this.#adopted.get(nodeId) === adopted) this.#adopted.delete(nodeId);
     } catch (error) {
       log.warn("taking over a node failed", { node: nodeId, error: messageOf(error) });
-      if (this.#adopted.get(nodeId) === adopted) adopted.timer = this.#arm(nodeId, retryMs);
+      if (this.#adopted.get(nodeId) === adopted) Object.assign(adopted, this.#arm(nodeId, retryMs));
     }
   }
 

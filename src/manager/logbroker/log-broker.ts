@@ -1,10 +1,11 @@
 /**
- * The log broker: brings the lines of tasks from the nodes that run them to the client that asks. A reader makes a
- * subscription; the agents of the nodes concerned hear of it on their standing stream, and publish.
+ * The log broker: brings the lines of tasks from this manager's nodes to whoever asks for them (`reader.ts`, of this or
+ * another manager). A question makes a subscription; the agents of its nodes hear of it on their standing stream, and
+ * publish.
  *
- * Invariants: a reader that does not follow ends once every node concerned has said everything or cannot be reached
- * (which it is told as a warning, after the lines), and never waits for a node that is down; a reader that follows
- * stays until it leaves, and hears of each node that gets a matching task later.
+ * Invariants: a question that does not follow ends once every node of it has said everything or cannot be reached
+ * (which is told as a warning, after the lines), and never waits for a node that is down; one that follows stays until
+ * its reader leaves.
  */
 import type { Clock } from "../../lib/clock.ts";
 import { messageOf, ShoalError } from "../../lib/errors.ts";
@@ -13,10 +14,11 @@ import { limits } from "../../lib/limits.ts";
 import type { Logger } from "../../lib/log.ts";
 import { AsyncQueue } from "../../lib/queue.ts";
 import type { Random } from "../../lib/random.ts";
-import type { Node, Task } from "../../model/types.ts";
-import type { Caller, LogBrokerService, LogMessage, LogOptions, LogSubscription } from "../../rpc/services.ts";
+import type { Node } from "../../model/types.ts";
+import type { LogsRequest } from "../../rpc/peers.ts";
+import type { Caller, LogBrokerService, LogMessage, LogSubscription } from "../../rpc/services.ts";
 import type { Change, Store } from "../../store/store.ts";
-import { disconnected, type LogSelector, notAvailable, Subscription, unknownSubscription } from "./subscription.ts";
+import { disconnected, notAvailable, Subscription, unknownSubscription } from "./subscription.ts";
 
 export interface LogBrokerOptions {
   readonly store: Store;
@@ -62,19 +64,13 @@ export class LogBroker implements LogBrokerService {
   }
 
   /**
-   * Lines of the matching tasks, those of one task in order. Without `follow` it ends by itself, with Unknown and
-   * Swarm's warning when a node could not be reached; with it only when `signal` aborts (a plain end).
-   * @param isElsewhere whether a node that does not listen here is somebody else's to ask: nothing is said of it
+   * Lines of the matching tasks on those nodes, those of one task in order. Without `follow` it ends by itself, with
+   * Unknown and Swarm's warning when a node could not be reached; with it only when `signal` aborts (a plain end).
    */
-  async *logs(
-    selector: LogSelector,
-    options: LogOptions,
-    signal: AbortSignal,
-    isElsewhere: (nodeId: string) => boolean = () => false,
-  ): AsyncGenerator<LogMessage, void, void> {
+  async *logs(request: LogsRequest, signal: AbortSignal): AsyncGenerator<LogMessage, void, void> {
     this.#requireRunning();
     const { random, store, clock } = this.#options;
-    const subscription = new Subscription(newId(random), selector, options, store.view, isElsewhere);
+    const subscription = new Subscription(newId(random), request, store.view);
     const onAbort = () => subscription.end();
     signal.addEventListener("abort", onAbort, { once: true });
     this.#subscriptions.set(subscription.id, subscription);
@@ -106,7 +102,7 @@ export class LogBroker implements LogBrokerService {
     if (signal.aborted) onAbort();
     try {
       for (const subscription of this.#subscriptions.values()) {
-        if (subscription.awaits(nodeId)) listener.push(subscription.toNode(nodeId));
+        if (subscription.awaits(nodeId)) listener.push(subscription.toNode(nodeId, this.#options.clock.now()));
       }
       yield* listener;
     } finally {
@@ -121,10 +117,10 @@ export class LogBroker implements LogBrokerService {
     messages: AsyncIterable<readonly LogMessage[]>,
   ): Promise<void> {
     this.#requireRunning();
-    const subscription = this.#subscriptions.get(subscriptionId);
+    const subscription = this.#subscriptions.get(subscriptionId.split(".")[0]!);
     if (!subscription) throw unknownSubscription();
     try {
-      await subscription.publish(caller.nodeId, messages);
+      await subscription.publish(caller.nodeId, subscriptionId, messages);
     } catch (error) {
       const fields = { node: caller.nodeId, subscription: subscriptionId, error: messageOf(error) };
       this.#log.debug("a node's log stream failed", fields);
@@ -135,18 +131,16 @@ export class LogBroker implements LogBrokerService {
   /** Sends the subscription to the node; a node that does not listen cannot be reached. */
   #tell(nodeId: string, subscription: Subscription): void {
     const listener = this.#listeners.get(nodeId);
-    if (listener) listener.push(subscription.toNode(nodeId));
-    else subscription.nodeDone(nodeId, subscription.isElsewhere(nodeId) ? undefined : notAvailable(nodeId));
+    if (listener) listener.push(subscription.toNode(nodeId, this.#options.clock.now()));
+    else subscription.nodeDone(nodeId, notAvailable(nodeId));
   }
 
   /** The reader has left, or has everything: nodes that still publish are told to stop. */
   #drop(subscription: Subscription): void {
-    const told = [...subscription.nodeIds].filter(
-      (nodeId) => subscription.options.follow || subscription.awaits(nodeId),
-    );
+    const told = [...subscription.nodeIds].filter((nodeId) => subscription.follows || subscription.awaits(nodeId));
     subscription.end();
     this.#subscriptions.delete(subscription.id);
-    for (const nodeId of told) this.#listeners.get(nodeId)?.push(subscription.closing());
+    for (const nodeId of told) this.#listeners.get(nodeId)?.push(subscription.closing(nodeId));
   }
 
   /** The node's stream has ended, or the node is down. */
@@ -158,20 +152,10 @@ export class LogBroker implements LogBrokerService {
 
   #route(change: Change): void {
     if (change.table === "nodes") this.#routeNode(change.id, change.after);
-    if (change.table === "tasks" && this.#subscriptions.size > 0) this.#routeTask(change.before, change.after);
   }
 
   #routeNode(id: string, after: Node | undefined): void {
     if ((!after || after.Status.State === "down") && this.#listeners.has(id)) this.#hangUp(id);
-  }
-
-  /** A follower hears of a node that has just got its first matching task; the node itself sees its later ones. */
-  #routeTask(before: Task | undefined, after: Task | undefined): void {
-    if (!after?.NodeID || before?.NodeID === after.NodeID) return;
-    for (const subscription of this.#subscriptions.values()) {
-      if (!subscription.options.follow || !subscription.matches(after)) continue;
-      if (subscription.addNode(after.NodeID)) this.#tell(after.NodeID, subscription);
-    }
   }
 
   #requireRunning(): void {

@@ -107,7 +107,7 @@ function slotsOf(plan: ServicePlan): Map<string, Slot> {
 function settlePaused(plan: ServicePlan, slot: Slot): void {
   const ended = slot.live.filter((task) => isTerminal(task.Status.State));
   if (ended.length > 0) stop(plan, ended);
-  else settleSlot(plan, slot, { begin: false, paused: true, order: "stop-first" });
+  else settleSlot(plan, slot, { begin: undefined, paused: true, order: "stop-first" });
 }
 
 function stop(plan: ServicePlan, tasks: readonly Task[]): void {

@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { FakeClock } from "../../lib/fake-clock.ts";
+import { MemoryBackend } from "../../store/memory.ts";
+import { Store } from "../../store/store.ts";
 import { second, World } from "./harness.ts";
+import { reaperPlanner } from "./reaper.ts";
 
 const crashing = (Replicas: number, more = {}) => ({
   Mode: { Replicated: { Replicas } },
@@ -97,4 +101,28 @@ describe("spec revisions", () => {
     assert.deepEqual(revisions.toSorted(), [4, 5]);
     for (const task of world.tasks("web")) assert.ok(revisions.includes(task.SpecVersion.Index));
   });
+});
+
+test("a task that holds a user's container's address goes when it has ended, and not before", async () => {
+  const store = await Store.open(new MemoryBackend(), new FakeClock());
+  await store.update((tx) => {
+    for (const State of ["new", "assigned", "running", "complete", "orphaned"] as const) {
+      tx.create("tasks", {
+        ID: State,
+        ServiceID: "",
+        Slot: 0,
+        NodeID: "node",
+        SpecVersion: { Index: 0 },
+        Status: { Timestamp: tx.now, State },
+        DesiredState: "running",
+        Attachment: { NetworkID: "net", ContainerID: State, Aliases: [] },
+      });
+    }
+  });
+  const context = { now: 0, nowText: "", leadsSince: 0, newId: () => "", room: 100 };
+  const { changes } = reaperPlanner.plan(store.view, "", context);
+  assert.deepEqual(
+    changes,
+    ["complete", "orphaned"].map((id) => ({ kind: "delete", table: "tasks", id })),
+  );
 });

@@ -9,7 +9,7 @@
  * Unlike Swarm's, it looks at every slot of a service that it is woken for, not only at those in which a task was made,
  * and it trims jobs too.
  */
-import { isRunnableDesire } from "../../model/state.ts";
+import { isRunnableDesire, isTerminal } from "../../model/state.ts";
 import type { Service, Task } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
 import type { Plan, PlanContext, PlannedChange, Planner } from "../planner.ts";
@@ -51,6 +51,7 @@ function* wakes(change: Change, view: View): Iterable<string> {
 function isReapable({ before, after }: Change & { readonly table: "tasks" }, view: View): boolean {
   if (!after) return true; // perhaps the last of its spec revision
   if (!before) return hasHistory(view, after);
+  if (after.Attachment) return isTerminal(after.Status.State);
   return !isRunnableDesire(after.DesiredState) && isDisposable(after);
 }
 
@@ -120,6 +121,7 @@ function crowdedSlots(
 
 /** It goes, however short the history is. */
 function isDoomed(task: Task, service: Service | undefined): boolean {
+  if (task.Attachment) return isTerminal(task.Status.State); // without a service from the start: for a user's container
   if (!isDisposable(task)) return false;
   return task.DesiredState === "remove" || !service;
 }

@@ -42,6 +42,7 @@ function* wakes(change: Change, view: View): Iterable<string> {
 
 function plan(view: View, key: string, context: PlanContext): Plan {
   const service = view.service(key);
+  if (key === "") return { changes: [] }; // users' containers on networks: they never had a service
   if (!service) return discardAll(view.tasksOfService(key), context.room);
   const mode = view.specOf(service).Spec.Mode;
   if (mode?.Global || mode?.ReplicatedJob || mode?.GlobalJob) return { changes: [] };

@@ -2,10 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { rfc3339 } from "../../lib/clock.ts";
 import type { Task, TaskState } from "../../model/types.ts";
-import { mayRestart, type RestartRules, releaseTime, restartRules, startTime } from "./restart.ts";
+import { endTime, mayRestart, type RestartRules, releaseTime, restartRules, startTime } from "./restart.ts";
 import { newestTask } from "./slot.ts";
 
 const start = Date.UTC(2026, 0, 1);
+const hourMs = 3_600_000;
 
 function task(State: TaskState, createdMs: number, more: Partial<Task> = {}): Task {
   const at = rfc3339(start + createdMs);
@@ -58,40 +59,58 @@ test("attempts count only the restarts of the task's own spec revision", () => {
   );
 });
 
-test("a window looks back from the failure, by the manager's clock", () => {
+test("a window looks back from the failure", () => {
   const StartAfter = rfc3339(start);
   const history = [task("failed", 10_000, { StartAfter }), task("failed", 20_000, { StartAfter })];
+  const limited = rules({ maxAttempts: 2, windowMs: 15_000 });
+  assert.equal(mayRestart(history[1]!, history, limited, start + 24_000), false);
+  assert.equal(mayRestart(history[1]!, history, limited, start + 25_000), true, "10 s is as old as the window");
+  assert.equal(mayRestart(history[1]!, history, limited, start + 15_000), true, "20 s came after the failure");
+});
+
+test("a task ended as it is stored, or when the leader heard of it where that cannot be", () => {
+  const now = start + 60_000;
   const failed = (ms: number) =>
     task("failed", 20_000, {
       Status: { State: "failed", Timestamp: rfc3339(start + 1e9), AppliedAt: rfc3339(start + ms) },
     });
-  const limited = rules({ maxAttempts: 2, windowMs: 15_000 });
-  assert.equal(mayRestart(failed(24_000), history, limited, start + 1e9), false);
-  assert.equal(mayRestart(failed(25_000), history, limited, start + 1e9), true, "10 s is as old as the window");
-  assert.equal(mayRestart(failed(15_000), history, limited, start + 1e9), true, "20 s came after the failure");
+  const heard = { heardAt: start + 30_000, leadsSince: start };
+  const loaded = { heardAt: undefined, leadsSince: start };
+  for (const times of [heard, loaded]) assert.equal(endTime(failed(24_000), times, now), start + 24_000);
+  for (const elsewhereMs of [hourMs, -hourMs]) {
+    assert.equal(endTime(failed(elsewhereMs), heard, now), start + 30_000);
+    assert.equal(endTime(failed(elsewhereMs), loaded, now), start + 20_000, "as soon as it was made");
+  }
+  assert.equal(endTime(task("running", 0), heard, now), now, "it ends by being lost");
 });
 
 test("a stopping task is waited for by its own grace period, and not at all where nobody runs it", () => {
   const told = task("running", 0, { DesiredState: "shutdown" });
-  assert.equal(releaseTime(told, rules(), false), start + 60_000);
-  assert.equal(releaseTime(told, rules({ stopGraceMs: 600_000 }), false), start + 650_000);
-  assert.equal(releaseTime(told, rules(), false, start + 5_000), start + 65_000);
-  assert.equal(releaseTime(told, rules(), true), 0);
-  assert.equal(releaseTime(task("pending", 0), rules(), false), 0);
-  assert.equal(releaseTime(task("failed", 0), rules(), false), 0);
+  assert.equal(releaseTime(told, rules(), false, start), start + 60_000);
+  assert.equal(releaseTime(told, rules({ stopGraceMs: 600_000 }), false, start), start + 650_000);
+  assert.equal(releaseTime(told, rules(), true, start), 0);
+  assert.equal(releaseTime(task("pending", 0), rules(), false, start), 0);
+  assert.equal(releaseTime(task("failed", 0), rules(), false, start), 0);
 });
 
-const hourMs = 3_600_000;
-
-test("a new leader does not wait for what one with a clock far ahead has meant", () => {
+test("a replacement waits for its delay by the leader's own clock, whatever that of the one who made it said", () => {
   const delayed = (createdMs: number) => task("new", createdMs, { StartAfter: rfc3339(start + createdMs + 5_000) });
-  assert.equal(startTime(delayed(0), start), start + 5_000);
-  assert.equal(startTime(delayed(2_000), start), start + 7_000, "clocks are never quite the same");
-  assert.equal(startTime(delayed(hourMs), start), 0);
+  const startOf = (createdMs: number, leadsSinceMs: number, heardAtMs?: number) => {
+    const heardAt = heardAtMs === undefined ? undefined : start + heardAtMs;
+    return startTime(delayed(createdMs), { heardAt, leadsSince: start + leadsSinceMs }) - start;
+  };
+  assert.equal(startOf(1_000, 0, 3_000), 6_000, "it made it itself, and has heard of its progress since");
+  assert.equal(startOf(-hourMs, 0, 3_000), 5_000, "made before the lead began, by a clock that is behind");
+  assert.equal(startOf(hourMs, 0, 3_000), 8_000, "by a clock that is ahead");
+  assert.equal(startOf(hourMs, 0, -2_000), 3_000, "heard of before the lead began");
+  assert.equal(startOf(hourMs, 0), 5_000, "not heard of at all");
+  assert.equal(startTime(task("new", hourMs), { heardAt: undefined, leadsSince: start }), 0, "no replacement");
 });
 
-test("the task of the newest spec is the newest, whatever the clock of the leader that made it said", () => {
-  const old = task("complete", hourMs, { ID: "old", SpecVersion: { Index: 1 } });
-  const current = task("running", 0, { ID: "current", SpecVersion: { Index: 2 } });
+test("the newest task is told by its spec and its generation, not by the clocks of the leaders that made them", () => {
+  const old = task("complete", hourMs, { ID: "old", Generation: 7 });
+  const current = task("running", 0, { ID: "current", SpecVersion: { Index: 2 }, Generation: 1 });
+  const successor = task("running", -hourMs, { ID: "successor", Generation: 8 });
   assert.equal(newestTask([old, current])?.ID, "current");
+  assert.equal(newestTask([old, successor])?.ID, "successor");
 });

@@ -1,7 +1,10 @@
 /**
  * Restart policies, as pure functions over what is stored: may a task that ended (or lost its node) be replaced, when
- * may the replacement start, and when does a task that was told to stop no longer stand in its way. Nothing is
- * remembered outside the store, so a new leader decides as the old one would have.
+ * may the replacement start, and when does a task that was told to stop no longer stand in its way.
+ *
+ * Managers' clocks may be hours apart. So what waits goes by when the leader itself heard of a write (`KnownTimes`), and
+ * of stored times only what lies between two of the same clock counts. A leader that has not heard of a write, because
+ * it was not running, waits as if it had come at the start of its lead: longer than needed, and never less.
  *
  * A replacement made by a restart has `StartAfter`; restarts are counted by that, per slot and spec revision.
  *
@@ -18,8 +21,6 @@ const defaultDelayMs = 5_000;
 const defaultStopGraceMs = 10_000;
 /** Over the stop grace period, for the agent to act and report; the default grace makes it Swarm's minute. */
 const stopMarginMs = 50_000;
-/** Managers' clocks may differ by this much (and should not). */
-const clockToleranceMs = 10_000;
 
 export interface RestartRules {
   readonly condition: "none" | "on-failure" | "any";
@@ -49,16 +50,29 @@ export function toMs(nanoseconds: number | undefined): number | undefined {
   return nanoseconds === undefined ? undefined : nanoseconds / nanosecondsPerMs;
 }
 
+/** What a leader knows of a task's times (milliseconds since the epoch, by its own clock). */
+export interface KnownTimes {
+  /** When it heard of the task's last write. Undefined: before it could hear of anything. */
+  readonly heardAt: number | undefined;
+  /** Since when it leads. */
+  readonly leadsSince: number;
+}
+
+/** When the task was last written; never before it was. */
+export function writtenAt({ heardAt, leadsSince }: KnownTimes): number {
+  return heardAt ?? leadsSince;
+}
+
 /**
  * Whether `task`, which ended or lost its node, may be replaced.
  * @param history all stored tasks of its slot (for a global service: of its node)
  * @param rules of the task's own spec
+ * @param endedAt see `endTime`
  */
-export function mayRestart(task: Task, history: readonly Task[], rules: RestartRules, now: number): boolean {
+export function mayRestart(task: Task, history: readonly Task[], rules: RestartRules, endedAt: number): boolean {
   if (rules.condition === "none") return false;
   if (rules.condition === "on-failure" && task.Status.State === "complete") return false;
   if (rules.maxAttempts === 0) return true;
-  const endedAt = isTerminal(task.Status.State) ? statusTime(task) : now;
   let restarts = 0;
   for (const other of history) {
     if (other.StartAfter === undefined || other.SpecVersion.Index !== task.SpecVersion.Index) continue;
@@ -71,25 +85,26 @@ export function mayRestart(task: Task, history: readonly Task[], rules: RestartR
   return restarts < rules.maxAttempts;
 }
 
-/** When a task's status was observed: by the manager's clock where it is known, since agents' clocks differ. */
-export function statusTime(task: Task): number {
-  return parseRfc3339(task.Status.AppliedAt ?? task.Status.Timestamp);
+/**
+ * When the task ended, to look back from. As it is stored, where that can be: after it was made, and before the leader
+ * heard of it. Else the clocks differ, and it ended when the leader heard of it, or (unheard) as soon as it was made.
+ */
+export function endTime(task: Task, { heardAt }: KnownTimes, now: number): number {
+  if (!isTerminal(task.Status.State)) return now;
+  const madeAt = parseRfc3339(task.CreatedAt);
+  const stored = parseRfc3339(task.Status.AppliedAt ?? task.Status.Timestamp);
+  return stored >= madeAt && stored <= (heardAt ?? now) ? stored : (heardAt ?? madeAt);
 }
 
 /**
- * When a replacement may start: never before its delay is over. 0 for tasks that are no replacements, and for those
- * that were made by a manager whose clock was far ahead: a new leader does not wait for what that one meant.
+ * When a replacement may start: its delay after it was made. 0 for tasks that are no replacements. Where an earlier
+ * leader made it, that was at the latest when it was last written, and at the latest before this lead began.
  */
-export function startTime(task: Task, now: number): number {
-  return pastTime(parseRfc3339(task.CreatedAt), now) === 0 ? 0 : parseRfc3339(task.StartAfter);
-}
-
-/**
- * A stored time of something that has happened. Managers write times by their own clocks: one that is further ahead
- * than clocks may differ says nothing by this manager's clock, and is 0, so that nothing waits for it.
- */
-export function pastTime(time: number, now: number): number {
-  return time > now + clockToleranceMs ? 0 : time;
+export function startTime(task: Task, times: KnownTimes): number {
+  if (task.StartAfter === undefined) return 0;
+  const createdAt = parseRfc3339(task.CreatedAt);
+  const madeAt = Math.min(Math.max(createdAt, times.leadsSince), writtenAt(times));
+  return madeAt + parseRfc3339(task.StartAfter) - createdAt;
 }
 
 /**
@@ -97,9 +112,9 @@ export function pastTime(time: number, now: number): number {
  * running it; else a time that it reaches only if its agent says nothing (each report moves it on, since an agent that
  * reports will report the end).
  * @param lost its node is down or deleted
- * @param toldAt when it was told, if that is not yet stored
+ * @param toldAt when it was told, or last written
  */
-export function releaseTime(task: Task, rules: RestartRules, lost: boolean, toldAt?: number): number {
+export function releaseTime(task: Task, rules: RestartRules, lost: boolean, toldAt: number): number {
   if (lost || isDisposable(task)) return 0;
-  return (toldAt ?? parseRfc3339(task.UpdatedAt)) + rules.stopGraceMs + stopMarginMs;
+  return toldAt + rules.stopGraceMs + stopMarginMs;
 }

@@ -8,7 +8,7 @@ import type { Node, Service, ServiceSpec, Task } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
 import type { Plan, PlanContext, PlannedChange } from "../planner.ts";
 import { type Constraint, matchesNode, parseConstraints } from "../scheduler/constraint.ts";
-import { type RestartRules, restartRules } from "./restart.ts";
+import { endTime, type KnownTimes, mayRestart, type RestartRules, restartRules, writtenAt } from "./restart.ts";
 import { compareSpecs, type SpecDifference } from "./spec-difference.ts";
 import { type Birth, isDrained, isLost, newTask, type Origin } from "./task.ts";
 
@@ -54,6 +54,20 @@ export class ServicePlan {
   /** @param more planning stopped because it is full */
   result(more: boolean): Plan {
     return { changes: this.changes, more, ...(this.#againAt !== undefined && { againAt: this.#againAt }) };
+  }
+
+  timesOf(task: Task): KnownTimes {
+    return { heardAt: this.view.heardAt(task), leadsSince: this.context.leadsSince };
+  }
+
+  /** When the task was last written, by this manager's clock; never before it was. */
+  writtenAt(task: Task): number {
+    return writtenAt(this.timesOf(task));
+  }
+
+  /** Whether the task, which ended or lost its node, may be replaced. `history`: all tasks of its slot. */
+  mayRestart(task: Task, history: readonly Task[]): boolean {
+    return mayRestart(task, history, this.rulesOf(task), endTime(task, this.timesOf(task), this.now));
   }
 
   /** The restart rules of the spec that the task was made from. */

@@ -9,9 +9,9 @@
  */
 import { isRunnableDesire, isTerminal, rank } from "../../model/state.ts";
 import type { Task } from "../../model/types.ts";
-import { mayRestart, releaseTime, startTime } from "./restart.ts";
+import { releaseTime, startTime } from "./restart.ts";
 import type { ServicePlan } from "./service-plan.ts";
-import { isUnassigned, type Place, promote, shutDown } from "./task.ts";
+import { type Birth, isUnassigned, type Place, promote, shutDown } from "./task.ts";
 
 export class Slot {
   readonly place: Place;
@@ -38,9 +38,10 @@ export class Slot {
   }
 }
 
-/** How the slot takes part in an update: `begin` replaces its outdated task now. */
+/** How the slot takes part in an update. */
 export interface SlotUpdate {
-  readonly begin: boolean;
+  /** Names the update that replaces the outdated task now. */
+  readonly begin: string | undefined;
   readonly paused: boolean;
   readonly order: "stop-first" | "start-first";
 }
@@ -52,14 +53,20 @@ export function newestTask(tasks: readonly Task[]): Task | undefined {
   return newest;
 }
 
-/**
- * By spec revision, which only grows; then by creation (leaders' clocks differ, so it comes second); and by id only to
- * be the same each time.
- */
+/** By spec revision and generation, which only grow; by id only to be the same each time. */
 export function isNewer(left: Task, right: Task): boolean {
   if (left.SpecVersion.Index !== right.SpecVersion.Index) return left.SpecVersion.Index > right.SpecVersion.Index;
-  if (left.CreatedAt !== right.CreatedAt) return left.CreatedAt > right.CreatedAt;
-  return left.ID > right.ID;
+  const difference = generationOf(left) - generationOf(right);
+  return difference === 0 ? left.ID > right.ID : difference > 0;
+}
+
+function generationOf(task: Task): number {
+  return task.Generation ?? 0;
+}
+
+/** For a new task of the slot. */
+function nextGeneration({ tasks }: Slot): number {
+  return 1 + tasks.reduce((newest, task) => Math.max(newest, generationOf(task)), 0);
 }
 
 /**
@@ -72,14 +79,15 @@ export function finishedTask(plan: ServicePlan, slot: Slot): Task | undefined {
   // A rollback brings all slots back to life, also those whose old task had ended for good.
   const rollingBack = plan.service.UpdateStatus?.State === "rollback_started";
   if (rollingBack && newest.SpecVersion.Index !== plan.service.SpecVersion.Index) return undefined;
-  return mayRestart(newest, slot.tasks, plan.rulesOf(newest), plan.now) ? undefined : newest;
+  return plan.mayRestart(newest, slot.tasks) ? undefined : newest;
 }
 
 /** A task of an empty slot. It waits (prepared) for what is still stopping there. */
-export function fillSlot(plan: ServicePlan, slot: Slot, madeByUpdate = false): void {
+export function fillSlot(plan: ServicePlan, slot: Slot, madeByUpdate?: string): void {
   const release = lastRelease(plan, slot, []);
   plan.lookAgain(release);
-  plan.create({ place: slot.place, desired: release <= plan.now ? "running" : "ready", madeByUpdate });
+  const desired = release <= plan.now ? "running" : "ready";
+  plan.create({ place: slot.place, generation: nextGeneration(slot), desired, madeByUpdate });
 }
 
 /** What to do next in a slot that has live tasks. */
@@ -136,47 +144,50 @@ class Settlement {
   }
 
   #goOnWithOutdated(task: Task): void {
-    if (this.#update.begin) this.#replaceOutdated(task);
+    if (this.#update.begin !== undefined) this.#replaceOutdated(task, this.#update.begin);
     else if (this.#plan.isBroken(task)) this.#restart(task, false);
     else this.#promote(task, false);
   }
 
-  #replaceOutdated(task: Task): void {
+  #replaceOutdated(task: Task, madeByUpdate: string): void {
     const serves = this.#serves(task);
     if (!serves) this.#stops.push(task);
     const release = lastRelease(this.#plan, this.#slot, this.#stops);
     const waits = release > this.#plan.now || (serves && this.#update.order === "stop-first");
     this.#plan.lookAgain(release);
-    this.#plan.create({ place: this.#slot.place, desired: waits ? "ready" : "running", madeByUpdate: true });
+    this.#create(waits ? "ready" : "running", { madeByUpdate });
   }
 
   /** Replaces a task that ended or cannot stay, as its restart policy says. */
   #restart(task: Task, blocked: boolean): void {
     const plan = this.#plan;
     const ended = isTerminal(task.Status.State);
-    const ownStart = startTime(task, plan.now);
+    const ownStart = startTime(task, plan.timesOf(task));
     if (ended && ownStart > plan.now) {
       // It did not even live until its own start: its delay is over first (no tight loop over a missing image).
       plan.lookAgain(ownStart);
       return;
     }
     this.#stops.push(task);
-    const rules = plan.rulesOf(task);
-    if (!mayRestart(task, this.#slot.tasks, rules, plan.now)) return;
-    const delayMs = plan.isDrained(task.NodeID) ? 0 : rules.delayMs;
+    if (!plan.mayRestart(task, this.#slot.tasks)) return;
+    const delayMs = plan.isDrained(task.NodeID) ? 0 : plan.rulesOf(task).delayMs;
     const startAfter = Math.max(plan.now + delayMs, ownStart);
     const readyAt = Math.max(startAfter, lastRelease(plan, this.#slot, this.#stops));
     plan.lookAgain(readyAt);
-    const desired = readyAt <= plan.now && !blocked ? "running" : "ready";
-    plan.create({ place: this.#slot.place, desired, startAfter });
+    this.#create(readyAt <= plan.now && !blocked ? "running" : "ready", { startAfter });
+  }
+
+  #create(desired: "ready" | "running", more: Pick<Birth, "startAfter" | "madeByUpdate">): void {
+    this.#plan.create({ place: this.#slot.place, generation: nextGeneration(this.#slot), desired, ...more });
   }
 
   /** Lets a prepared task run when its delay is over and nothing else can still be running. */
   #promote(task: Task, blocked: boolean): void {
     if (task.DesiredState !== "ready" || blocked) return;
-    const readyAt = Math.max(startTime(task, this.#plan.now), lastRelease(this.#plan, this.#slot, this.#stops));
-    if (readyAt <= this.#plan.now) this.#plan.changes.push(promote(task));
-    else this.#plan.lookAgain(readyAt);
+    const plan = this.#plan;
+    const readyAt = Math.max(startTime(task, plan.timesOf(task)), lastRelease(plan, this.#slot, this.#stops));
+    if (readyAt <= plan.now) plan.changes.push(promote(task));
+    else plan.lookAgain(readyAt);
   }
 
   /** Of several tasks for one place, the one that has come furthest stays. */
@@ -224,8 +235,8 @@ function lastRelease(plan: ServicePlan, slot: Slot, stops: readonly Task[]): num
   for (const task of slot.tasks) {
     const toldNow = stops.includes(task);
     if (!toldNow && isRunnableDesire(task.DesiredState)) continue;
-    const release = releaseTime(task, plan.rulesOf(task), plan.isLost(task.NodeID), toldNow ? plan.now : undefined);
-    last = Math.max(last, release);
+    const toldAt = toldNow ? plan.now : plan.writtenAt(task);
+    last = Math.max(last, releaseTime(task, plan.rulesOf(task), plan.isLost(task.NodeID), toldAt));
   }
   return last;
 }

@@ -25,7 +25,10 @@ export interface Birth {
   readonly desired: TaskState;
   /** Milliseconds since the epoch. Given for a replacement, and marks it as one (restarts are counted by it). */
   readonly startAfter?: number;
-  readonly madeByUpdate?: boolean;
+  /** The update that it is made by, named by its start. */
+  readonly madeByUpdate?: string | undefined;
+  /** See `Task.Generation`. */
+  readonly generation: number;
 }
 
 /** What a new task is made from. */
@@ -48,7 +51,8 @@ export function newTask(origin: Origin, birth: Birth, context: PlanContext): Pla
     Status: { Timestamp: context.nowText, State: "new", Message: "created" },
     DesiredState: birth.desired,
     ...(birth.startAfter !== undefined && { StartAfter: rfc3339(birth.startAfter) }),
-    ...(birth.madeByUpdate && { MadeByUpdate: true as const }),
+    Generation: birth.generation,
+    ...(birth.madeByUpdate !== undefined && { MadeByUpdate: birth.madeByUpdate }),
     ...(logDriver && { LogDriver: logDriver }),
   };
   return { kind: "create", table: "tasks", object };

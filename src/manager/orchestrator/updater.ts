@@ -16,7 +16,7 @@
 import { parseRfc3339 } from "../../lib/clock.ts";
 import { isTerminal } from "../../model/state.ts";
 import { type Service, type SpecRevision, specKey, type Task, type UpdateStatus } from "../../model/types.ts";
-import { pastTime, statusTime, toMs } from "./restart.ts";
+import { toMs } from "./restart.ts";
 import type { ServicePlan } from "./service-plan.ts";
 import { fillSlot, isNewer, type Slot, settleSlot } from "./slot.ts";
 
@@ -59,7 +59,7 @@ export function planUpdate(plan: ServicePlan, slots: readonly Slot[]): UpdatePla
   const isPaused = state === "paused" || state === "rollback_paused";
   const rules = rulesOf(plan, state === "rollback_started" || state === "rollback_paused");
   if (isPaused || !(isRunning || outdated.length + inHandOver > 0)) {
-    return application(plan, { begin: new Set(), paused: isPaused, order: rules.order });
+    return application(plan, { paused: isPaused, order: rules.order });
   }
   return new Update(plan, rules, { outdated, begun: isRunning ? begun : [], inHandOver, adopted }).decide();
 }
@@ -120,7 +120,7 @@ class Update {
 
     if (outdated.length + inHandOver + unsettled === 0) this.#complete(lastDone);
     else if (this.#status !== this.#plan.service.UpdateStatus) this.#write(this.#status);
-    return application(this.#plan, { begin, paused: false, order });
+    return application(this.#plan, { begin, name: nameOf(this.#status), paused: false, order });
   }
 
   /** The next slots to begin, by their numbers. */
@@ -135,42 +135,37 @@ class Update {
     const failed = this.#progress.begun.map(({ made }) => made).filter((task) => this.#hasFailed(task));
     const allowed = failed.findIndex((_, index) => (index + 1) / total > this.#rules.maxFailureRatio);
     if (allowed < 0) return undefined;
-    return failed.toSorted((left, right) => statusTime(left) - statusTime(right))[allowed];
+    return failed.toSorted((left, right) => this.#plan.writtenAt(left) - this.#plan.writtenAt(right))[allowed];
   }
 
   #hasFailed(task: Task): boolean {
     const { State } = task.Status;
     if (State !== "complete" && State !== "failed" && State !== "rejected") return false;
     if (task.RunningSince === undefined) return true;
-    return statusTime(task) - parseRfc3339(task.RunningSince) <= this.#rules.monitorMs;
+    // Both by the clock of the task's node.
+    return parseRfc3339(task.Status.Timestamp) - parseRfc3339(task.RunningSince) <= this.#rules.monitorMs;
   }
 
   /** Since when a task ran is not to be seen once it has ended, so it is written down while it runs. */
   #noteStarts(): void {
     for (const { made } of this.#progress.begun) {
       if (made.Status.State !== "running" || made.RunningSince !== undefined) continue;
-      const RunningSince = made.Status.AppliedAt ?? made.Status.Timestamp;
+      const RunningSince = made.Status.Timestamp;
       this.#plan.changes.push({ kind: "update", table: "tasks", object: { ...made, RunningSince } });
     }
   }
 
-  /** When the update was through with a slot, by this manager's clock. Undefined: not yet. */
+  /** When the update was through with a slot: its new task ran or failed. Undefined: not yet. */
   #doneAt(slot: Slot, made: Task): number | undefined {
-    const time = this.#settledAt(slot, made);
-    return time === undefined ? undefined : pastTime(time, this.#plan.now);
-  }
-
-  /** When the slot's new task ran or failed, by the clock of the manager that heard of it. */
-  #settledAt(slot: Slot, made: Task): number | undefined {
-    if (made.RunningSince !== undefined) return parseRfc3339(made.RunningSince);
-    if (made.Status.State === "running" || this.#hasFailed(made)) return statusTime(made);
+    const hasRun = made.RunningSince !== undefined || made.Status.State === "running";
+    if (hasRun || this.#hasFailed(made)) return this.#plan.writtenAt(made);
     if (slot.live.length === 0) return 0;
     if (slot.live.includes(made)) return undefined;
     // It was moved off its node before it ran: the update goes on when its replacement runs or ends.
     const successor = slot.live.find((task) => !this.#plan.isDirty(task));
     if (!successor) return 0;
     const settled = successor.Status.State === "running" || isTerminal(successor.Status.State);
-    return settled ? statusTime(successor) : undefined;
+    return settled ? this.#plan.writtenAt(successor) : undefined;
   }
 
   #stop(culprit: Task): UpdatePlan {
@@ -178,14 +173,14 @@ class Update {
     const isRollback = this.#status.State === "rollback_started";
     // A rollback is never rolled back.
     if (this.#rules.failureAction === "rollback" && !isRollback && this.#rollBack(`update rolled back ${reason}`)) {
-      return application(this.#plan, { begin: new Set(), paused: true, order: this.#rules.order }, true);
+      return application(this.#plan, { paused: true, order: this.#rules.order }, true);
     }
     this.#write({
       ...this.#status,
       State: isRollback ? "rollback_paused" : "paused",
       Message: `${isRollback ? "rollback" : "update"} paused ${reason}`,
     });
-    return application(this.#plan, { begin: new Set(), paused: true, order: this.#rules.order });
+    return application(this.#plan, { paused: true, order: this.#rules.order });
   }
 
   /** Gives the service its previous spec as a new revision. False where there is none. */
@@ -243,15 +238,21 @@ class Update {
 
 function application(
   plan: ServicePlan,
-  update: { readonly begin: ReadonlySet<Slot>; readonly paused: boolean; readonly order: UpdateRules["order"] },
+  update: {
+    /** The slots to begin, by the update of that name. */
+    readonly begin?: ReadonlySet<Slot>;
+    readonly name?: string;
+    readonly paused: boolean;
+    readonly order: UpdateRules["order"];
+  },
   rolledBack = false,
 ): UpdatePlan {
   return {
     rolledBack,
     apply(slot) {
-      const begin = update.begin.has(slot);
+      const begin = update.begin?.has(slot) ? update.name : undefined;
       if (slot.live.length > 0) settleSlot(plan, slot, { begin, paused: update.paused, order: update.order });
-      else if (begin) fillSlot(plan, slot, true);
+      else if (begin !== undefined) fillSlot(plan, slot, begin);
     },
   };
 }
@@ -279,9 +280,13 @@ function madeTask(plan: ServicePlan, slot: Slot): Task | undefined {
 
 /** Whether the service's latest update made the task: not an earlier try at the same revision, that had paused. */
 export function isMadeBy({ SpecVersion, UpdateStatus }: Service, task: Task): boolean {
-  if (!task.MadeByUpdate || !UpdateStatus || task.SpecVersion.Index !== SpecVersion.Index) return false;
-  // Both are written by transactions, so their texts compare as their times do.
-  return task.CreatedAt >= (UpdateStatus.StartedAt ?? "");
+  if (!UpdateStatus || task.SpecVersion.Index !== SpecVersion.Index) return false;
+  return task.MadeByUpdate === nameOf(UpdateStatus);
+}
+
+/** No two updates of a service to the same revision begin at once. */
+function nameOf({ StartedAt = "" }: UpdateStatus): string {
+  return StartedAt;
 }
 
 function newestRevision(revisions: Iterable<SpecRevision>): number {

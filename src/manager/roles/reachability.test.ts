@@ -12,6 +12,7 @@ async function watching() {
   const store = await Store.open(new MemoryBackend(), clock);
   const down = new Set<string>();
   const calls: string[] = [];
+  const told: number[] = [];
   let changes = 0;
   const reachability = new Reachability({
     nodeId: "self",
@@ -22,12 +23,14 @@ async function watching() {
       ping: async () => {
         calls.push(address);
         if (down.has(address)) throw new Error("refused");
+        return 7_000 + calls.length;
       },
       close: () => {},
     }),
     onChange: () => {
       changes++;
     },
+    onInService: (ms) => told.push(ms),
   });
   const manager = (ID: string, Addr: string | undefined) =>
     store.update((tx) => {
@@ -46,7 +49,7 @@ async function watching() {
     await new Promise<void>((resolve) => systemClock.after(2, resolve));
   };
   reachability.start();
-  return { reachability, manager, down, calls, pass, changes: () => changes };
+  return { reachability, manager, down, calls, told, pass, changes: () => changes };
 }
 
 test("a manager that misses its answers for 2.5 s is unreachable, until it answers again", async () => {
@@ -64,6 +67,19 @@ test("a manager that misses its answers for 2.5 s is unreachable, until it answe
   await pass(2);
   assert.equal(reachability.isReachable("m1"), true);
   assert.equal(changes(), 2);
+  reachability.stop();
+});
+
+test("each answer says for how long the managers have been in service, the first one at once", async () => {
+  const { reachability, manager, down, told, pass } = await watching();
+  await manager("m1", "a:1");
+  await pass(0);
+  assert.deepEqual(told, [7_001]);
+  down.add("a:1");
+  await pass(2);
+  down.clear();
+  await pass(1);
+  assert.deepEqual(told, [7_001, 7_004]);
   reachability.stop();
 });
 

@@ -1,7 +1,7 @@
 /**
  * Which of the other managers this one reaches: it pings each of them every second, over a connection that it keeps.
  * What is found is this manager's own view, answered when it is asked for and never stored, so that a manager that is
- * cut off says of the others what it sees itself.
+ * cut off says of the others what it sees itself. Each answer says for how long the managers have been in service.
  */
 import { type Clock, pause, within } from "../../lib/clock.ts";
 import { messageOf, ShoalError } from "../../lib/errors.ts";
@@ -15,34 +15,38 @@ const answerMs = 1_000;
 const unreachableAfterMs = 2_500;
 
 export interface Pinged {
-  ping(signal: AbortSignal): Promise<void>;
+  /** For how long the managers have been in service, as far as the one that is asked knows, in milliseconds. */
+  ping(signal: AbortSignal): Promise<number>;
   close(): void;
 }
 
-export interface ReachabilityOptions {
+export interface ReachabilityOptions<Connection extends Pinged> {
   readonly nodeId: string;
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Logger;
   /** @param address host:port of a manager */
-  readonly connect: (address: string) => Pinged;
+  readonly connect: (address: string) => Connection;
   /** Told when what `isReachable` answers has changed. */
   readonly onChange: () => void;
+  /** Told with each answer. */
+  readonly onInService: (ms: number) => void;
 }
 
-interface Probe {
+interface Probe<Connection> {
   readonly address: string;
+  connection: Connection | undefined;
   readonly abort: AbortController;
   /** Until the contrary is known. */
   reachable: boolean;
 }
 
-export class Reachability {
-  readonly #options: ReachabilityOptions;
-  readonly #probes = new Map<string, Probe>();
+export class Reachability<Connection extends Pinged = Pinged> {
+  readonly #options: ReachabilityOptions<Connection>;
+  readonly #probes = new Map<string, Probe<Connection>>();
   #unwatch = () => {};
 
-  constructor(options: ReachabilityOptions) {
+  constructor(options: ReachabilityOptions<Connection>) {
     this.#options = options;
   }
 
@@ -64,6 +68,11 @@ export class Reachability {
     return nodeId === this.#options.nodeId || (this.#probes.get(nodeId)?.reachable ?? false);
   }
 
+  /** To each of the others that is reachable: the connection that it is pinged over. */
+  *connections(): Generator<Connection> {
+    for (const { reachable, connection } of this.#probes.values()) if (reachable && connection) yield connection;
+  }
+
   #look(nodeId: string, node: Node | undefined): void {
     const address = node?.ManagerStatus?.Addr;
     const probe = this.#probes.get(nodeId);
@@ -71,31 +80,31 @@ export class Reachability {
     probe?.abort.abort();
     this.#probes.delete(nodeId);
     if (!address) return;
-    const started = { address, abort: new AbortController(), reachable: true };
+    const started = { address, connection: undefined, abort: new AbortController(), reachable: true };
     this.#probes.set(nodeId, started);
     void this.#run(nodeId, started);
   }
 
-  async #run(nodeId: string, probe: Probe): Promise<void> {
-    const { clock, log, connect, onChange } = this.#options;
+  async #run(nodeId: string, probe: Probe<Connection>): Promise<void> {
+    const { clock, log, connect, onChange, onInService } = this.#options;
     const { signal } = probe.abort;
-    let connection: Pinged | undefined;
     let answeredAt = clock.now();
     while (!signal.aborted) {
       try {
-        connection ??= connect(probe.address);
-        await within(clock, answerMs, connection.ping(signal), () => {
+        probe.connection ??= connect(probe.address);
+        const inServiceMs = await within(clock, answerMs, probe.connection.ping(signal), () => {
           throw new ShoalError("DeadlineExceeded", "no answer");
         });
         answeredAt = clock.now();
+        if (!signal.aborted) onInService(inServiceMs);
         if (!probe.reachable) {
           log.info("a manager is reachable again", { "node.id": nodeId });
           probe.reachable = true;
           onChange();
         }
       } catch (error) {
-        connection?.close();
-        connection = undefined;
+        probe.connection?.close();
+        probe.connection = undefined;
         if (probe.reachable && !signal.aborted && clock.now() - answeredAt >= unreachableAfterMs) {
           log.warn("a manager cannot be reached", { "node.id": nodeId, error: messageOf(error) });
           probe.reachable = false;
@@ -104,6 +113,6 @@ export class Reachability {
       }
       await pause(clock, everyMs, signal);
     }
-    connection?.close();
+    probe.connection?.close();
   }
 }

@@ -10,7 +10,7 @@ import { MemoryBackend } from "../../store/memory.ts";
 import { takeLead } from "../../store/replica.ts";
 import { Store } from "../../store/store.ts";
 import type { Draft } from "../../store/view.ts";
-import { Roles } from "./roles.ts";
+import { rolesLoop } from "./roles.ts";
 
 function node(ID: string, Role: NodeRole, desired: NodeRole = Role): Draft<Node> {
   return {
@@ -31,7 +31,7 @@ async function running(nodes: Draft<Node>[], removeReplica: (nodeId: string) => 
   });
   const fence = await takeLead(store, "leader");
   const done: string[] = [];
-  const roles = new Roles({
+  const roles = rolesLoop({
     nodeId: "leader",
     store,
     clock,

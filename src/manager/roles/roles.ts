@@ -9,10 +9,11 @@
 import type { Clock } from "../../lib/clock.ts";
 import { isShoalError, messageOf } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
-import { Loop, type LoopReport, type RunResult } from "../../lib/loop.ts";
+import type { RunResult } from "../../lib/loop.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Node } from "../../model/types.ts";
 import type { Fence, Store } from "../../store/store.ts";
+import { NodeLoop } from "../node-loop.ts";
 
 export interface RolesOptions {
   /** Of this manager. */
@@ -28,53 +29,23 @@ export interface RolesOptions {
   readonly resign: () => Promise<void>;
 }
 
-/** Wake-ups come from the store's watch; the look at everything only mends what that has missed. */
-const resyncMs = 60_000;
 /** Swarm's: a demotion that can't be yet is tried again. */
 const retryMs = 5_000;
 
-export class Roles {
+/** The loop, not yet started. */
+export function rolesLoop(options: RolesOptions): NodeLoop {
+  const roles = new Roles(options);
+  return new NodeLoop({ ...options, name: "roles", wants: isUnsettled, run: (ids) => roles.settle(ids) });
+}
+
+class Roles {
   readonly #options: RolesOptions;
-  readonly #loop: Loop;
-  #unwatch: (() => void) | undefined;
 
   constructor(options: RolesOptions) {
     this.#options = options;
-    this.#loop = new Loop({
-      name: "roles",
-      clock: options.clock,
-      random: options.random,
-      log: options.log,
-      run: (ids) => this.#run(ids),
-      allKeys: () => this.#unsettled(),
-      resyncMs,
-    });
   }
 
-  start(): void {
-    this.#unwatch ??= this.#options.store.watch(({ changes }) => {
-      for (const change of changes) {
-        if (change.table === "nodes" && change.after && isUnsettled(change.after)) this.#loop.wake(change.id);
-      }
-    });
-    this.#loop.start();
-  }
-
-  async stop(): Promise<void> {
-    this.#unwatch?.();
-    this.#unwatch = undefined;
-    await this.#loop.stop();
-  }
-
-  report(): LoopReport {
-    return this.#loop.report();
-  }
-
-  *#unsettled(): Iterable<string> {
-    for (const node of this.#options.store.view.all("nodes")) if (isUnsettled(node)) yield node.ID;
-  }
-
-  async #run(ids: ReadonlySet<string>): Promise<RunResult> {
+  async settle(ids: ReadonlySet<string>): Promise<RunResult> {
     const { store, clock, log } = this.#options;
     const later = new Map<string, number>();
     let changes = 0;
@@ -84,7 +55,7 @@ export class Roles {
       if (!node || !isUnsettled(node)) continue;
       try {
         if (node.Spec.Role === "worker" && !(await this.#leaveStore(node))) continue;
-        changes += await this.#settle(id);
+        changes += await this.#give(id);
       } catch (failure) {
         if (!isShoalError(failure, "FailedPrecondition")) throw failure;
         error = messageOf(failure);
@@ -106,7 +77,8 @@ export class Roles {
     return true;
   }
 
-  #settle(id: string): Promise<number> {
+  /** Gives the node its role. */
+  #give(id: string): Promise<number> {
     const { store, fence, log } = this.#options;
     return store.update(
       (tx) => {

@@ -3,6 +3,7 @@
  * placed as one group; groups whose demands have the same signature look for the same nodes.
  */
 import { isShoalError } from "../../lib/errors.ts";
+import { attachmentsOf, isEncrypted, needsIngress } from "../../model/networks.ts";
 import { type Platform, type SpecRevision, specKey, type TaskSpec } from "../../model/types.ts";
 import type { View } from "../../store/store.ts";
 import { type Constraint, parseConstraints } from "./constraint.ts";
@@ -22,6 +23,12 @@ export interface Demand {
   readonly generic: readonly GenericRequest[];
   readonly volumePlugins: readonly string[];
   readonly networkPlugins: readonly string[];
+  /** An address on an overlay network: only nodes with our data plane have any. */
+  readonly overlay: boolean;
+  /** On one whose packets are encrypted. */
+  readonly encrypted: boolean;
+  /** Published through the routing mesh. */
+  readonly ingress: boolean;
   /** "" for none. */
   readonly logPlugin: string;
   readonly constraints: readonly Constraint[];
@@ -43,15 +50,19 @@ export function demandOf({ ServiceID, Revision, Spec }: SpecRevision, view: View
   const template = Spec.TaskTemplate ?? {};
   const { Reservations } = template.Resources ?? {};
   const { Constraints, Platforms, Preferences, MaxReplicas } = template.Placement ?? {};
+  const networks = attachmentsOf(Spec).flatMap(({ Target }) => view.network(Target ?? "") ?? []);
+  const ingress = needsIngress(Spec.EndpointSpec);
+  const ingressNetwork = ingress ? view.ingressNetwork() : undefined;
   const shared = {
     nanoCpus: Reservations?.NanoCPUs ?? 0,
     memoryBytes: Reservations?.MemoryBytes ?? 0,
     generic: genericRequests(Reservations?.GenericResources),
     volumePlugins: volumePlugins(template),
-    networkPlugins: (template.Networks ?? Spec.Networks ?? []).flatMap(({ Target }) => {
-      const driver = view.network(Target ?? "")?.Driver;
-      return driver ? [driver] : [];
-    }),
+    // An overlay network is no affair of the Engine's.
+    networkPlugins: networks.flatMap(({ Driver, Allocated }) => (Allocated ? [] : [Driver])),
+    overlay: ingress || networks.some(({ Allocated }) => Allocated !== undefined),
+    encrypted: [...networks, ...(ingressNetwork ? [ingressNetwork] : [])].some(isEncrypted),
+    ingress,
     logPlugin: logPlugin(template),
     platforms: Platforms ?? [],
     spread: (Preferences ?? []).flatMap(({ Spread }) => spreadLabel(Spread?.SpreadDescriptor ?? "")),

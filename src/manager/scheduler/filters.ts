@@ -29,6 +29,18 @@ const filters: readonly Filter[] = [
     text: (nodes) => `missing plugin on ${nodes}`,
   },
   {
+    passes: (demand, _load, node) => !demand.overlay || node.DataPath !== undefined,
+    text: (nodes) => `overlay networks of this swarm not available on ${nodes}`,
+  },
+  {
+    passes: (demand, _load, node) => !demand.encrypted || node.DataPath?.publicKey !== undefined,
+    text: (nodes) => `encryption of networks not available on ${nodes}`,
+  },
+  {
+    passes: (demand, _load, node) => !demand.ingress || (node.Attachments?.length ?? 0) > 0,
+    text: (nodes) => `no address on the ingress network on ${nodes}`,
+  },
+  {
     passes: (demand, _load, node) => matchesNode(demand.constraints, node),
     text: (nodes) => `scheduling constraints not satisfied on ${nodes}`,
   },
@@ -55,8 +67,19 @@ export function isFeasible(demand: Demand, load: NodeLoad, ofService: number): b
 /** The filters that look only at the node itself, not at the tasks that it has. */
 export function isEligible(demand: Demand, node: Node): boolean {
   return (
-    isAvailable(node) && hasPlugins(demand, node) && matchesNode(demand.constraints, node) && hasPlatform(demand, node)
+    isAvailable(node) &&
+    hasPlugins(demand, node) &&
+    hasNetworks(demand, node) &&
+    matchesNode(demand.constraints, node) &&
+    hasPlatform(demand, node)
   );
+}
+
+/** Whether the node takes part in the networks; a stock Engine takes part in none of ours. */
+function hasNetworks(demand: Demand, { DataPath, Attachments }: Node): boolean {
+  if (demand.overlay && !DataPath) return false;
+  if (demand.encrypted && DataPath?.publicKey === undefined) return false;
+  return !demand.ingress || (Attachments?.length ?? 0) > 0;
 }
 
 /**

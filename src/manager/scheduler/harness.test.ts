@@ -92,7 +92,13 @@ export class Cluster {
       const written = await this.store.update(
         (tx) => {
           const room = limits.changesPerTransaction;
-          const context = { now: this.clock.now(), nowText: tx.now, newId: () => assert.fail("nothing is made"), room };
+          const context = {
+            now: this.clock.now(),
+            nowText: tx.now,
+            leadsSince: 0,
+            newId: () => assert.fail("nothing is made"),
+            room,
+          };
           const changes = planner.plan(tx, key, context).changes.slice(0, room);
           onPlan?.(tx, changes);
           for (const change of changes) applyChange(tx, change);

@@ -150,7 +150,7 @@ export class LoadIndex {
         group.settledAt = -1;
         this.waiting.add(group);
       }
-    } else if (task.NodeID && before?.Status.State !== State) this.#failed(task, group);
+    } else if (task.NodeID && before?.Status.State !== State) this.#failed(task, group, view);
     this.#dropIfEmpty(group, view);
   }
 
@@ -173,9 +173,10 @@ export class LoadIndex {
     this.#freeIfGone(load);
   }
 
-  #failed(task: Task, group: Group): void {
+  #failed(task: Task, group: Group, view: View): void {
     const load = this.#loads.get(task.NodeID);
-    if (load) group.failed(load.slot, parseRfc3339(task.Status.AppliedAt ?? task.Status.Timestamp));
+    const storedAt = parseRfc3339(task.Status.AppliedAt ?? task.Status.Timestamp);
+    if (load) group.failed(load.slot, view.heardAt(task) ?? storedAt);
   }
 
   #setNode(id: string, node: Node | undefined): void {

@@ -254,7 +254,7 @@ class World {
     // An index that was just built finds nothing to place either, so it equals the one that followed the commits.
     // (Texts may differ: they are of when a task was last tried, and loads that grow are no reason to try again.)
     const fresh = new Scheduler(this.cluster.store);
-    const context = { now: this.cluster.clock.now(), nowText: "", newId: () => "", room: 1000 };
+    const context = { now: this.cluster.clock.now(), nowText: "", leadsSince: 0, newId: () => "", room: 1000 };
     for (const change of fresh.plan(view, "", context).changes) {
       assert(change.kind === "update" && change.table === "tasks" && change.object.Status.State === "pending");
     }

@@ -3,7 +3,8 @@ import { test } from "node:test";
 import { systemClock, within } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { seededRandom } from "../../lib/random.ts";
-import type { Placement, ServiceSpec } from "../../model/types.ts";
+import { defaultIngressSpec } from "../../model/networks.ts";
+import type { Node, Placement, ServiceSpec } from "../../model/types.ts";
 import { drive } from "../planner.ts";
 import { Cluster, putNode, putSpec, putTask, type TaskFacts } from "./harness.test.ts";
 import { Scheduler } from "./scheduler.ts";
@@ -121,6 +122,41 @@ test("each filter has its text", async () => {
     await schedule();
     assert.equal(cluster.task("t1").Status.Err, `no suitable node (${text.trim()})`);
   }
+});
+
+test("tasks on networks go where the network does: not to stock Engines, nor without a key or an ingress address", async () => {
+  const { cluster, schedule } = await start();
+  const change = (id: string, facts: Partial<Node>) =>
+    cluster.write((tx) => void tx.put("nodes", { ...tx.get("nodes", id)!, ...facts }));
+  await cluster.write((tx) => {
+    for (const id of ["n1", "n2"]) putNode(tx, id);
+    const Allocated = { Subnet: "10.0.1.0/24", Gateway: "10.0.1.1", VxlanID: 4097 };
+    const overlay = { Labels: {}, Driver: "overlay", Predefined: false, Allocated };
+    tx.create("networks", { ID: "net", Name: "net", ...overlay });
+    const Spec = { ...defaultIngressSpec, Ingress: false, Options: { encrypted: "" } };
+    tx.create("networks", { ID: "secret", Name: "secret", ...overlay, Spec });
+    putSpec(tx, "plain", { TaskTemplate: { Networks: [{ Target: "net" }] } });
+    putSpec(tx, "secret", { TaskTemplate: { Networks: [{ Target: "secret" }] } });
+    putSpec(tx, "mesh", { EndpointSpec: { Ports: [{ TargetPort: 80 }] } });
+    putSpec(tx, "host", { EndpointSpec: { Ports: [{ TargetPort: 80, PublishMode: "host" }] } });
+    for (const service of ["plain", "secret", "mesh", "host"]) putTask(tx, service, { service });
+  });
+  await schedule();
+  const none = "no suitable node (overlay networks of this swarm not available on 2 nodes)";
+  for (const id of ["plain", "secret", "mesh"]) assert.equal(cluster.task(id).Status.Err, none);
+  assert.deepEqual(Object.keys(cluster.placed()), ["host"]);
+
+  await change("n2", { DataPath: { address: "192.0.2.2", encryptionProblem: "no WireGuard" } });
+  await schedule();
+  assert.equal(cluster.placed().plain, "n2");
+  const [keyless, unattached] = ["secret", "mesh"].map((id) => cluster.task(id).Status.Err);
+  assert.match(keyless ?? "", /encryption of networks not available on 1 node/);
+  assert.match(unattached ?? "", /no address on the ingress network on 1 node/);
+
+  const DataPath = { address: "192.0.2.2", publicKey: "key" };
+  await change("n2", { DataPath, Attachments: [{ NetworkID: "ingress", Address: "10.0.0.2/24" }] });
+  await schedule();
+  assert.deepEqual([cluster.placed().secret, cluster.placed().mesh], ["n2", "n2"]);
 });
 
 test("platforms and plugins are matched by all of their names", async () => {
@@ -331,7 +367,7 @@ test("a conflict or a lost commit leaves nothing behind", async () => {
     putSpec(tx, "picky", placement({ Constraints: ["node.role==manager"] }));
     putTask(tx, "t3", { service: "picky" });
   });
-  const context = { now: cluster.clock.now(), nowText: "", newId: () => "", room: 1000 };
+  const context = { now: cluster.clock.now(), nowText: "", leadsSince: 0, newId: () => "", room: 1000 };
   for (let i = 0; i < 3; i++) {
     const { changes } = scheduler.plan(cluster.store.view, "", context); // never written
     assert.equal(changes.length, 3);

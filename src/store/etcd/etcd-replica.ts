@@ -9,19 +9,24 @@ import { join } from "node:path";
 import { sleep } from "../../lib/clock.ts";
 import { messageOf, ShoalError } from "../../lib/errors.ts";
 import { writeFileDurably } from "../../lib/files.ts";
-import type { Backend } from "../backend.ts";
+import type { Backend, BackendCommit } from "../backend.ts";
 import { ValueCipher } from "../encryption.ts";
+import type { Destination } from "../movable.ts";
 import type { Election, Replica, ReplicaMember, ReplicaTicket } from "../replica.ts";
 import type { Store } from "../store.ts";
+import type { Bootstrap } from "./arguments.ts";
 import { EtcdClient } from "./client.ts";
+import { clientSocket, dataDirectory } from "./directory.ts";
 import { EtcdBackend } from "./etcd-backend.ts";
-import { fill, type Source } from "./fill.ts";
+import { Filling, type Source } from "./fill.ts";
 import type { StatusResponse } from "./gen/etcd_pb.js";
 import { RaftElection } from "./lead.ts";
 import { Maintenance } from "./maintenance.ts";
 import { Membership, urlOf } from "./membership.ts";
 import type { EtcdReplicaOptions, KeyedCertificate } from "./options.ts";
-import { type Bootstrap, clientSocket, dataDirectory, EtcdProcess, endOrphan, findEtcd } from "./process.ts";
+import { endOrphan } from "./orphan.ts";
+import { EtcdProcess } from "./process.ts";
+import { findEtcd } from "./program.ts";
 
 const startMs = 15_000;
 const joinMs = 20_000;
@@ -38,7 +43,7 @@ interface ReplicaFile {
   readonly storeCA: string;
 }
 
-export class EtcdReplica implements Replica {
+export class EtcdReplica implements Replica, Destination {
   readonly #options: EtcdReplicaOptions;
   readonly #storeCA: KeyedCertificate;
   readonly #cipher: ValueCipher;
@@ -46,6 +51,7 @@ export class EtcdReplica implements Replica {
   readonly #membership: Membership;
   readonly #maintenance: Maintenance;
   readonly #backend: EtcdBackend;
+  #filling: Filling;
   readonly #removed = new AbortController();
   #process: EtcdProcess | undefined;
 
@@ -57,6 +63,7 @@ export class EtcdReplica implements Replica {
     this.#cipher = new ValueCipher(options.dataKey, random);
     const client = new EtcdClient(clientSocket(options.directory), clock);
     this.#client = client;
+    this.#filling = new Filling(client, this.#cipher);
     const activePeers = () => client.activePeers();
     this.#membership = new Membership({ client, clock, log, activePeers, removed: this.#removed.signal });
     this.#maintenance = new Maintenance({ client, clock, log });
@@ -65,8 +72,8 @@ export class EtcdReplica implements Replica {
   }
 
   /**
-   * The first member of a new, empty cluster; whatever was in the directory is removed. It must be filled before its
-   * backend can be loaded. It takes about a second: writes need to wait only while it is filled.
+   * The first member of a new, empty cluster; whatever was in the directory is removed. It must be filled (`copy`,
+   * `finish`) before its backend can be loaded.
    * FailedPrecondition, naming the package, where the etcd program is not installed.
    */
   static async found(options: EtcdReplicaOptions): Promise<EtcdReplica> {
@@ -101,6 +108,7 @@ export class EtcdReplica implements Replica {
     const { replica, file } = await EtcdReplica.#reopen(options);
     await replica.#start(replica.#alone(), () => true, startMs);
     if (file.peerAddress !== options.peerAddress) replica.#announceAddress();
+    replica.#adoptLearners();
     return replica;
   }
 
@@ -127,9 +135,15 @@ export class EtcdReplica implements Replica {
     return this.#backend;
   }
 
-  /** Writes what a single manager's store has into this founded, empty one: its revisions go on from there. */
-  async fill(source: Source): Promise<void> {
-    this.#backend.filled(await fill(this.#client, this.#cipher, source), source.revision);
+  /** Copies some of a single manager's store into this founded one, which is no store yet. */
+  copy(writes: BackendCommit["writes"]): Promise<void> {
+    return this.#filling.copy(writes);
+  }
+
+  /** Makes it a store, of these objects, which were all copied: its revisions go on from the source's. */
+  async finish(source: Source): Promise<void> {
+    this.#backend.filled(await this.#filling.finish(source), source.revision);
+    this.#filling = new Filling(this.#client, this.#cipher);
   }
 
   elect(store: Store): Promise<Election> {
@@ -154,15 +168,11 @@ export class EtcdReplica implements Replica {
 
   /**
    * Lets a node join as a learner, and looks after its vote in the background. Repeatable with the same node and
-   * address. Unavailable where another one is still joining after 10 s; Swarm's no-leader text without a quorum.
+   * address. Unavailable where another one is still joining after 10 s, AlreadyExists where one that is there
+   * has the address; Swarm's no-leader text without a quorum.
    */
   add(nodeId: string, peerAddress: string): Promise<void> {
     return this.#membership.add(nodeId, peerAddress);
-  }
-
-  /** Gives a vote to every learner that has caught up; `add` does it, the leader may at any time. */
-  promoteReady(): Promise<void> {
-    return this.#membership.promoteReady();
   }
 
   /**
@@ -260,6 +270,13 @@ export class EtcdReplica implements Replica {
     const storeCA = this.#cipher.seal(Buffer.from(JSON.stringify(this.#storeCA)), caPlace).toString("base64");
     const file: ReplicaFile = { version: 1, nodeId, peerAddress, storeCA };
     await writeFileDurably(replicaPath(directory), JSON.stringify(file), 0o600);
+  }
+
+  #adoptLearners(): void {
+    const { log } = this.#options;
+    this.#membership.adoptLearners().catch((error) => {
+      log.debug("whether a manager waits for its vote is not known", { error: messageOf(error) }); // no quorum yet
+    });
   }
 
   /** This machine's address has changed: the others are told as soon as there is a quorum. */

@@ -1,12 +1,15 @@
-/** Writing a whole store into an empty etcd: when a cluster's second manager comes, or from a copy. */
+/**
+ * Copying a store into an empty etcd, object by object, while it is still written to where it was: when a cluster's
+ * second manager comes. What is there is not a store before its head is written, which is the last of all writes.
+ */
 import { assert } from "../../lib/errors.ts";
-import type { StoredRecord } from "../backend.ts";
+import type { BackendCommit, StoredRecord } from "../backend.ts";
 import type { ValueCipher } from "../encryption.ts";
 import type { EtcdClient } from "./client.ts";
-import { sealed } from "./etcd-backend.ts";
-import type { RequestOp, TxnRequest } from "./gen/etcd_pb.js";
+import type { RequestOp } from "./gen/etcd_pb.js";
 import { endOf, headKey, keyOf, objectPrefix } from "./keys.ts";
-import { bytesOf, encodeHead, putOp, txn } from "./wire.ts";
+import { sealed } from "./records.ts";
+import { bytesOf, deleteOp, encodeHead, putOp, txn } from "./wire.ts";
 
 const objectsPerTransaction = 1_000;
 const bytesPerTransaction = 2 * 1024 * 1024;
@@ -26,40 +29,72 @@ export interface Filled {
   readonly records: readonly StoredRecord[];
 }
 
-/** Writes all of it, and last what makes it a store. Throws where etcd then holds anything else. */
-export async function fill(client: EtcdClient, cipher: ValueCipher, source: Source): Promise<Filled> {
-  const records: StoredRecord[] = [];
-  const inFlight = new Set<Promise<unknown>>();
-  let batch: StoredRecord[] = [];
-  let ops: RequestOp[] = [];
-  let bytes = 0;
-  const write = async (sent: readonly StoredRecord[], request: TxnRequest) => {
-    const { header } = await client.call(callMs, (options) => client.kv.txn(request, options));
-    const Version = { Index: Number(header!.revision) + source.revision };
-    for (const { table, object } of sent) records.push({ table, object: { ...object, Version } });
-  };
-  const send = async () => {
-    const writing = write(batch, txn([], ops)).finally(() => inFlight.delete(writing));
-    inFlight.add(writing);
-    [batch, ops, bytes] = [[], [], 0];
-    if (inFlight.size >= transactionsInFlight) await Promise.race(inFlight);
-  };
-  try {
-    for (const record of source.records) {
-      const value = sealed(cipher, record.table, record.object);
-      batch.push(record);
-      ops.push(putOp(keyOf(record.table, record.object.ID), value));
-      bytes += value.length;
-      if (batch.length >= objectsPerTransaction || bytes >= bytesPerTransaction) await send();
-    }
-    if (batch.length > 0) await send();
-  } finally {
-    await Promise.all(inFlight);
+export class Filling {
+  readonly #client: EtcdClient;
+  readonly #cipher: ValueCipher;
+  /** etcd's revision of each key that is there. */
+  readonly #written = new Map<string, number>();
+
+  constructor(client: EtcdClient, cipher: ValueCipher) {
+    this.#client = client;
+    this.#cipher = cipher;
   }
-  const range = { key: bytesOf(objectPrefix), rangeEnd: bytesOf(endOf(objectPrefix)), countOnly: true };
-  const stored = await client.call(callMs, (options) => client.kv.range(range, options));
-  assert(Number(stored.count) === records.length, `etcd has ${stored.count} of the store's ${records.length} objects`);
-  const head = txn([], [putOp(headKey, encodeHead(source.revision))]);
-  const { header } = await client.call(callMs, (options) => client.kv.txn(head, options));
-  return { revision: Number(header!.revision) + source.revision, records };
+
+  /** Writes each object over what was copied of it before; each at most once in a call. */
+  async copy(writes: BackendCommit["writes"]): Promise<void> {
+    const inFlight = new Set<Promise<void>>();
+    let failure: { readonly error: unknown } | undefined;
+    let keys: string[] = [];
+    let ops: RequestOp[] = [];
+    let bytes = 0;
+    const send = async () => {
+      const writing = this.#write(keys, ops)
+        .catch((error: unknown) => {
+          failure ??= { error };
+        })
+        .finally(() => inFlight.delete(writing));
+      inFlight.add(writing);
+      [keys, ops, bytes] = [[], [], 0];
+      if (inFlight.size >= transactionsInFlight) await Promise.race(inFlight);
+    };
+    for (const { table, id, object } of writes) {
+      if (failure) break;
+      const key = keyOf(table, id);
+      if (object) {
+        const value = sealed(this.#cipher, table, object);
+        bytes += value.length;
+        ops.push(putOp(key, value));
+        keys.push(key);
+      } else {
+        ops.push(deleteOp(key));
+        this.#written.delete(key);
+      }
+      if (ops.length >= objectsPerTransaction || bytes >= bytesPerTransaction) await send();
+    }
+    if (ops.length > 0) await send();
+    await Promise.all(inFlight);
+    if (failure) throw failure.error;
+  }
+
+  /** Makes it a store, which has these objects. Throws where etcd has any other, or not all of them. */
+  async finish({ revision: offset, records }: Source): Promise<Filled> {
+    const content: StoredRecord[] = [];
+    for (const { table, object } of records) {
+      const written = this.#written.get(keyOf(table, object.ID));
+      assert(written !== undefined, `${table} ${object.ID} has not been copied`);
+      content.push({ table, object: { ...object, Version: { Index: written + offset } } });
+    }
+    const range = { key: bytesOf(objectPrefix), rangeEnd: bytesOf(endOf(objectPrefix)), countOnly: true };
+    const { count } = await this.#client.call(callMs, (options) => this.#client.kv.range(range, options));
+    assert(Number(count) === content.length, `etcd has ${count} of the store's ${content.length} objects`);
+    const head = txn([], [putOp(headKey, encodeHead(offset))]);
+    const { header } = await this.#client.call(callMs, (options) => this.#client.kv.txn(head, options));
+    return { revision: Number(header!.revision) + offset, records: content };
+  }
+
+  async #write(keys: readonly string[], ops: RequestOp[]): Promise<void> {
+    const request = txn([], ops);
+    const { header } = await this.#client.call(callMs, (options) => this.#client.kv.txn(request, options));
+    for (const key of keys) this.#written.set(key, Number(header!.revision));
+  }
 }

@@ -19,8 +19,10 @@ const limitMs = 5_000;
 const pauseMs = 100;
 /** How long a new member waits for one that joined before it: etcd takes one learner at a time. */
 const learnerMs = 10_000;
-/** How long the manager that let a member in looks after its vote; then it is the leader's to do. */
+/** How long the manager that let a member in looks after its vote: longer than the member itself waits for it. */
 const promotionMs = 60_000;
+/** Within this etcd has noticed that a member is gone, or there again: the read limit of its connections is 5 s. */
+const noticeMs = 6_000;
 const handOverMs = 3_000;
 /** How long a changed address waits for a quorum. */
 const announceMs = 60_000;
@@ -46,8 +48,9 @@ interface EtcdMember extends ReplicaMember {
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #stopped = new AbortController();
-  readonly #promoting = new Map<string, Promise<void>>();
-
+  /** The nodes that were let in and are to get a vote; a node that comes once more has a new entry. */
+  readonly #learners = new Map<string, { readonly endsAt: number }>();
+  #promoting: Promise<void> | undefined;
   readonly #ended: AbortSignal;
 
   constructor(options: MembershipOptions) {
@@ -96,7 +99,7 @@ export class Membership {
           await client.call(callMs, (options) => client.cluster.memberAdd(request, options));
         } catch (error) {
           if (!isTooManyLearners(error)) throw error;
-          await this.promoteReady();
+          await this.#promoteReady();
           if (clock.now() - start > learnerMs) await this.#removeDeadLearners(members);
           throw error;
         }
@@ -105,13 +108,20 @@ export class Membership {
         isTooManyLearners(last)
           ? new ShoalError("Unavailable", "another manager is still joining, try again later", { cause: last })
           : noLeader(last),
-      // A member that can't be taken out for its successor.
-      (error) => isShoalError(error, "FailedPrecondition") || isShoalError(error, "AlreadyExists"),
+      // A member that can't be taken out for its successor: who ended just now may still seem to be there.
+      (error) =>
+        (isShoalError(error, "FailedPrecondition") || isShoalError(error, "AlreadyExists")) &&
+        clock.now() - start >= noticeMs,
     );
-    if (!this.#promoting.has(nodeId)) {
-      const promoting = this.#promote(nodeId).finally(() => this.#promoting.delete(nodeId));
-      this.#promoting.set(nodeId, promoting);
-    }
+    this.#learners.set(nodeId, { endsAt: clock.now() + promotionMs });
+    this.#promoting ??= this.#promoteLearners();
+  }
+
+  /** Who was let in before this manager was started again is to get its vote, too. */
+  async adoptLearners(): Promise<void> {
+    const endsAt = this.#options.clock.now() + promotionMs;
+    for (const { nodeId, voter } of await this.members()) if (!voter) this.#learners.set(nodeId, { endsAt });
+    if (this.#learners.size > 0) this.#promoting ??= this.#promoteLearners();
   }
 
   /** Takes out whoever had a newcomer's address before, and left without a word. */
@@ -136,7 +146,8 @@ export class Membership {
       .map(({ key }) => deleteOp(Buffer.from(key).toString()));
   }
 
-  async promoteReady(): Promise<void> {
+  /** Gives a vote to every learner that has caught up. */
+  async #promoteReady(): Promise<void> {
     const { client, log } = this.#options;
     for (const member of await this.members()) {
       if (member.voter) continue;
@@ -223,22 +234,28 @@ export class Membership {
 
   async stop(): Promise<void> {
     this.#stopped.abort();
-    await Promise.all(this.#promoting.values());
+    await this.#promoting;
   }
 
-  async #promote(nodeId: string): Promise<void> {
+  async #promoteLearners(): Promise<void> {
     const { clock, log } = this.#options;
-    const end = clock.now() + promotionMs;
-    while (clock.now() < end && !this.#ended.aborted) {
+    while (this.#learners.size > 0 && !this.#ended.aborted) {
+      const known = [...this.#learners];
+      let learning: ReadonlySet<string> | undefined;
       try {
-        const member = (await this.members()).find((candidate) => candidate.nodeId === nodeId);
-        if (!member || member.voter) return;
-        await this.promoteReady();
+        await this.#promoteReady();
+        learning = new Set((await this.members()).flatMap(({ nodeId, voter }) => (voter ? [] : [nodeId])));
       } catch (error) {
         log.debug("the members are not known", { error: messageOf(error) });
       }
-      await sleep(clock, pauseMs);
+      for (const [nodeId, learner] of known) {
+        const isDone = clock.now() >= learner.endsAt || learning?.has(nodeId) === false;
+        if (isDone && this.#learners.get(nodeId) === learner) this.#learners.delete(nodeId);
+      }
+      if (this.#learners.size > 0) await sleep(clock, pauseMs);
     }
+    // In the turn in which it was seen that nobody is left.
+    this.#promoting = undefined;
   }
 
   async #removeDeadLearners(members: readonly EtcdMember[]): Promise<void> {

@@ -4,55 +4,46 @@
  * behind all the same (by its pid file) is ended before a new one starts.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { constants, existsSync } from "node:fs";
-import { access, type FileHandle, mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { type FileHandle, mkdir, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { delimiter, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { Backoff } from "../../lib/backoff.ts";
-import { type Clock, sleep, type Timer, within } from "../../lib/clock.ts";
-import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
+import { type Clock, type Timer, within } from "../../lib/clock.ts";
+import { messageOf } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
-import { requestBytes } from "./client.ts";
+import { etcdArguments, type MemberConfiguration } from "./arguments.ts";
+import { checkDirectory, clientSocket, dataArgument, pidFile } from "./directory.ts";
 import type { KeyedCertificate } from "./options.ts";
+import { endOrphan } from "./orphan.ts";
+import { findEtcd, findProgram } from "./program.ts";
+import { unnamedFile, writeTlsFiles } from "./tls-files.ts";
+import { Watchdog } from "./watchdog.ts";
 
 /** What a failed start repeats with, at most every 5 s: a full disk or a taken port may be free again. */
 const restartBackoff = { baseMs: 100, maxMs: 5_000 };
 /** Who has run for this long has started well: the next death is a new one. */
 const settledMs = 10_000;
 const terminateMs = 3_000;
-const killMs = 5_000;
-const pollMs = 20;
-/** A unix socket's path is at most 107 bytes long. */
-const longestSocketPath = 107;
-/** etcd takes no path in a URL: it is started in its directory, and makes the socket there. */
-const socketName = "client:0";
 
-/** How the member finds its cluster at its very first start; etcd ignores it afterwards. */
-export interface Bootstrap {
-  readonly state: "new" | "existing";
-  /** All members, itself among them: name to peer URL. */
-  readonly members: readonly { readonly name: string; readonly url: string }[];
-}
-
-export interface EtcdProcessOptions {
-  /** Absolute; the process's own: data, certificates, socket and pid file are in it. */
-  readonly directory: string;
-  readonly name: string;
-  readonly peerUrl: string;
-  readonly listenPeerUrl: string;
+/** `forceNewCluster` is for the first start only. */
+export interface EtcdProcessOptions extends MemberConfiguration {
   readonly certificate: KeyedCertificate;
   /** PEM. */
   readonly trustedCA: string;
-  readonly bootstrap: Bootstrap;
-  /** For the first start only: makes the member's data a cluster of this member alone. */
-  readonly forceNewCluster: boolean;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
   /** The cluster has removed this member: it is not started again. */
   readonly onRemoved: () => void;
+}
+
+interface Programs {
+  readonly etcd: string;
+  /** Makes the kernel end etcd when we end; part of Debian's base system. */
+  readonly setpriv: string | undefined;
+  /** Runs the watchdog; likewise. */
+  readonly bash: string | undefined;
 }
 
 type State =
@@ -62,48 +53,9 @@ type State =
   | { readonly kind: "waiting"; readonly timer: Timer }
   | { readonly kind: "removed" };
 
-export function dataDirectory(directory: string): string {
-  return join(directory, "data");
-}
-
-export function clientSocket(directory: string): string {
-  return join(directory, socketName);
-}
-
-function pidFile(directory: string): string {
-  return join(directory, "etcd.pid");
-}
-
-/** Path of the program. FailedPrecondition, with the package to install, where there is none. */
-export async function findEtcd(): Promise<string> {
-  const found = await findProgram("etcd");
-  if (found) return found;
-  throw new ShoalError(
-    "FailedPrecondition",
-    "a swarm with several managers needs the program etcd on each of them: install the package etcd-server",
-  );
-}
-
-async function findProgram(name: string): Promise<string | undefined> {
-  for (const folder of [...(process.env.PATH ?? "").split(delimiter), "/usr/bin", "/usr/local/bin"]) {
-    const path = join(folder, name);
-    if (folder !== "" && (await isExecutable(path))) return path;
-  }
-  return undefined;
-}
-
-async function isExecutable(path: string): Promise<boolean> {
-  return access(path, constants.X_OK).then(
-    () => true,
-    () => false,
-  );
-}
-
 export class EtcdProcess {
   readonly #options: EtcdProcessOptions;
-  readonly #program: string;
-  /** Makes the kernel end etcd when we end; part of Debian's base system. */
-  readonly #setpriv: string | undefined;
+  readonly #programs: Programs;
   /** The private key of its peer connections: etcd reads it through a descriptor that it inherits. */
   readonly #key: FileHandle;
   readonly #backoff: Backoff;
@@ -114,27 +66,26 @@ export class EtcdProcess {
   /** How often it has died in a row. */
   #deaths = 0;
 
-  private constructor(options: EtcdProcessOptions, program: string, setpriv: string | undefined, key: FileHandle) {
+  private constructor(options: EtcdProcessOptions, programs: Programs, key: FileHandle) {
     this.#key = key;
     this.#options = options;
-    this.#program = program;
-    this.#setpriv = setpriv;
+    this.#programs = programs;
     this.#backoff = new Backoff(restartBackoff, options.random);
     this.#forceNewCluster = options.forceNewCluster;
   }
 
   /** Writes its files, ends an orphan, and starts it; it does not answer yet when this resolves. */
   static async start(options: EtcdProcessOptions): Promise<EtcdProcess> {
-    const program = await findEtcd();
+    const etcd = await findEtcd();
     const { directory } = options;
-    if (Buffer.byteLength(clientSocket(directory)) > longestSocketPath) {
-      throw new ShoalError("InvalidArgument", `the path of the data directory is too long for a socket: ${directory}`);
-    }
+    checkDirectory(directory);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await endOrphan(directory, options.clock, options.log);
-    await writeTlsFiles(options);
+    await writeTlsFiles(directory, options.certificate, options.trustedCA);
     const key = await unnamedFile(directory, options.certificate.key);
-    const process = new EtcdProcess(options, program, await findProgram("setpriv"), key);
+    const [setpriv, bash] = [await findProgram("setpriv"), await findProgram("bash")];
+    if (bash === undefined) options.log.warn("without the program bash, a manager that hangs keeps the lead");
+    const process = new EtcdProcess(options, { etcd, setpriv, bash }, key);
     await process.#spawn();
     return process;
   }
@@ -175,12 +126,13 @@ export class EtcdProcess {
   }
 
   async #spawn(): Promise<void> {
-    const { directory, log } = this.#options;
+    const { directory, clock, log } = this.#options;
     // etcd would take a socket that was left behind for another etcd's.
     await rm(clientSocket(directory), { force: true });
     if (this.#stopping) return;
-    const command = [this.#program, ...this.#arguments()];
-    if (this.#setpriv) command.unshift(this.#setpriv, "--pdeathsig", "KILL");
+    const { etcd, setpriv, bash } = this.#programs;
+    const command = [etcd, ...etcdArguments({ ...this.#options, forceNewCluster: this.#forceNewCluster })];
+    if (setpriv) command.unshift(setpriv, "--pdeathsig", "KILL");
     const child = spawn(command[0]!, command.slice(1), {
       cwd: directory,
       stdio: ["ignore", "ignore", "pipe", this.#key.fd],
@@ -192,7 +144,7 @@ export class EtcdProcess {
       },
     });
     this.#forceNewCluster = false;
-    const startedAt = this.#options.clock.now();
+    const startedAt = clock.now();
     const ended = new Promise<void>((resolve) => {
       child.once("error", (error) => {
         log.error("etcd cannot be started", { error: messageOf(error) });
@@ -205,7 +157,14 @@ export class EtcdProcess {
     });
     createInterface({ input: child.stderr! }).on("line", (line) => this.#heard(line));
     this.#state = { kind: "running", child, ended };
-    void ended.then(() => this.#onEnded(startedAt));
+    const watchdog =
+      bash !== undefined && child.pid !== undefined
+        ? new Watchdog({ bash, pid: child.pid, argument: dataArgument(directory), clock, log })
+        : undefined;
+    void ended.then(() => {
+      watchdog?.stop();
+      this.#onEnded(startedAt);
+    });
     if (child.pid !== undefined) await writeFile(pidFile(directory), `${child.pid}\n`, { mode: 0o600 });
   }
 
@@ -239,48 +198,6 @@ export class EtcdProcess {
       this.#options.onRemoved();
     }
   }
-
-  #arguments(): string[] {
-    const { directory, name, peerUrl, listenPeerUrl, bootstrap } = this.#options;
-    const tls = tlsPaths(directory);
-    const flags: Record<string, string> = {
-      name,
-      "data-dir": dataDirectory(directory),
-      "listen-client-urls": `unix://${socketName}`,
-      "advertise-client-urls": `unix://${socketName}`,
-      "listen-peer-urls": listenPeerUrl,
-      "initial-advertise-peer-urls": peerUrl,
-      "initial-cluster-token": "shoal",
-      "initial-cluster-state": bootstrap.state,
-      "initial-cluster": bootstrap.members.map((member) => `${member.name}=${member.url}`).join(","),
-      "peer-cert-file": tls.certificate,
-      "peer-key-file": "/proc/self/fd/3", // see `unnamedFile`
-      "peer-trusted-ca-file": tls.trustedCA,
-      "peer-client-cert-auth": "true",
-      // A manager may speak from another address than the one that it is reached at; its certificate is enough.
-      "experimental-peer-skip-client-san-verification": "true",
-      "heartbeat-interval": "100",
-      "election-timeout": "1000",
-      // A member that comes back from a partition must not unseat a leader that has a quorum.
-      "pre-vote": "true",
-      // Our own checks (membership.ts) know better: etcd's would refuse a third manager within 5 s of the second.
-      "strict-reconfig-check": "false",
-      "max-txn-ops": "100000",
-      "max-request-bytes": String(requestBytes),
-      "quota-backend-bytes": String(8 * 1024 ** 3),
-      // Entries that stay in memory; etcd keeps 5,000 more for members that lag.
-      "snapshot-count": "5000",
-      "max-snapshots": "2",
-      "max-wals": "2",
-      "enable-grpc-gateway": "false",
-      "experimental-backend-bbolt-freelist-type": "map",
-      logger: "zap",
-      "log-outputs": "stderr",
-      "log-level": "warn",
-    };
-    if (this.#forceNewCluster) flags["force-new-cluster"] = "true";
-    return Object.entries(flags).map(([flag, value]) => `--${flag}=${value}`);
-  }
 }
 
 function parseLogLine(line: string): { level: string; msg: string; error: string; [field: string]: unknown } {
@@ -289,72 +206,5 @@ function parseLogLine(line: string): { level: string; msg: string; error: string
     return { ...parsed, level: String(parsed.level), msg: String(parsed.msg), error: String(parsed.error ?? "") };
   } catch {
     return { level: "debug", msg: line, error: "" }; // a line of Go's runtime: a panic's trace
-  }
-}
-
-function tlsPaths(directory: string) {
-  return {
-    certificate: join(directory, "peer.crt"),
-    trustedCA: join(directory, "peer-ca.crt"),
-  };
-}
-
-async function writeTlsFiles({ directory, certificate, trustedCA }: EtcdProcessOptions): Promise<void> {
-  const paths = tlsPaths(directory);
-  const write = async (path: string, content: string) => {
-    await rm(path, { force: true }); // so that the mode is that of a new file
-    await writeFile(path, content, { mode: 0o600 });
-  };
-  await write(paths.certificate, certificate.certificate);
-  await write(paths.trustedCA, trustedCA);
-}
-
-/**
- * A file that has no name any more, in memory where the machine has a place for that: etcd takes its key only from a
- * file, and it must not be found on the disk of a locked manager, nor of one that lost its power.
- */
-async function unnamedFile(directory: string, content: string): Promise<FileHandle> {
-  const memory = "/dev/shm";
-  const place = await access(memory, constants.W_OK).then(
-    () => memory,
-    () => directory,
-  );
-  const path = join(await mkdtemp(join(place, "shoal-")), "key");
-  try {
-    await writeFile(path, content, { mode: 0o600, flag: "wx" });
-    return await open(path, "r");
-  } finally {
-    await rm(dirname(path), { recursive: true, force: true });
-  }
-}
-
-/** Ends an etcd that a killed manager left behind on this directory. */
-export async function endOrphan(directory: string, clock: Clock, log: Logger): Promise<void> {
-  const path = pidFile(directory);
-  if (!existsSync(path)) return;
-  const pid = Number.parseInt(await readFile(path, "utf8"), 10);
-  if (await isOurs(pid, directory)) {
-    log.warn("an etcd of an earlier run is ended", { pid });
-    process.kill(pid, "SIGKILL");
-    const end = clock.now() + killMs;
-    while (await isOurs(pid, directory)) {
-      if (clock.now() >= end)
-        throw new ShoalError("Unavailable", `etcd (pid ${pid}) of an earlier run cannot be ended`);
-      await sleep(clock, pollMs);
-    }
-  }
-  await rm(path, { force: true });
-}
-
-/** Whether that process runs etcd on our directory: pids come again. */
-async function isOurs(pid: number, directory: string): Promise<boolean> {
-  if (!Number.isSafeInteger(pid) || pid <= 1) return false;
-  try {
-    const command = (await readFile(`/proc/${pid}/cmdline`, "utf8")).split("\0");
-    return command.includes(`--data-dir=${dataDirectory(directory)}`);
-  } catch (error) {
-    // Gone, or never there.
-    if (isShoalError(error)) throw error;
-    return false;
   }
 }

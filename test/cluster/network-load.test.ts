@@ -1,0 +1,203 @@
+/**
+ * The mesh under load, on three managers: a client outside asks through one node, each time over a connection of its
+ * own, while replicas come and go, are updated in each order, a node is drained, agents and managers restart, and
+ * machines die. No request may fail but those that are under way on what is killed, and those that come to a dead node's
+ * tasks before the node is known to be down.
+ */
+import assert from "node:assert/strict";
+import { Agent, get } from "node:http";
+import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { Cluster } from "./cluster.ts";
+import { image } from "./harness.ts";
+import { serverCommand, serverMounts } from "./network-tools.ts";
+
+const cluster = new Cluster("netload", "10.97.0");
+const nodes = [1, 2, 3];
+const port = 8080;
+
+before(async () => {
+  await cluster.start(3, 3);
+  await cluster.docker(1).ok(["swarm", "init", "--advertise-addr", cluster.layout(1).address]);
+  for (const index of [2, 3]) {
+    const token = await cluster.token("manager");
+    await cluster.docker(index).ok(["swarm", "join", "--token", token, cluster.managerAddress()]);
+    await cluster.nodeBecomes(index, "ready");
+  }
+  const create = [
+    "service",
+    "create",
+    "--detach",
+    "--quiet",
+    "--name",
+    "web",
+    "--replicas",
+    "3",
+    "--restart-delay",
+    "0s",
+  ];
+  const updates = ["--update-parallelism", "1", "--stop-grace-period", "5s", "--publish", `${port}:80`];
+  // Without a check of its health a server counts from its start on, and refuses until it listens.
+  const health = ["--health-cmd", "wget -q -O /dev/null http://127.0.0.1/", "--health-interval", "300ms"];
+  await cluster.docker(1).ok([...create, ...updates, ...health, ...serverMounts, image, ...serverCommand]);
+  await cluster.running("web", 3);
+});
+
+after(() => cluster.stop());
+
+interface Failure {
+  readonly sentAt: number;
+  readonly afterMs: number;
+  readonly why: string;
+}
+
+/** Asks all the time, a few requests at once, until it is stopped. */
+class Load {
+  readonly failures: Failure[] = [];
+  readonly servers = new Set<string>();
+  answered = 0;
+  readonly #loops: Promise<void>[];
+  readonly #agent = new Agent({ keepAlive: false });
+  #stopped = false;
+
+  constructor(node: number) {
+    const url = `http://${cluster.layout(node).address}:${port}/`;
+    this.#loops = Array.from({ length: 8 }, () => this.#run(url));
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await Promise.all(this.#loops);
+  }
+
+  async #run(url: string): Promise<void> {
+    while (!this.#stopped) {
+      const sentAt = performance.now();
+      try {
+        this.servers.add(await this.#ask(url));
+        this.answered++;
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error);
+        this.failures.push({ sentAt, afterMs: performance.now() - sentAt, why });
+      }
+      await delay(10); // some 600 requests a second, so that the machine has room for what is tested
+    }
+  }
+
+  #ask(url: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const request = get(url, { agent: this.#agent, timeout: 3_000 }, (answer) => {
+        const chunks: Buffer[] = [];
+        answer.on("data", (chunk) => chunks.push(chunk));
+        answer.on("error", reject);
+        answer.on("end", () => {
+          const text = Buffer.concat(chunks).toString();
+          if (answer.statusCode === 200) resolve((JSON.parse(text) as { server: string }).server);
+          else reject(new Error(`${answer.statusCode} ${text}`));
+        });
+      });
+      request.on("timeout", () => request.destroy(new Error("no answer in 3 s")));
+      request.on("error", reject);
+    });
+  }
+}
+
+/** Puts load on node-1 while something happens, and lets it go on for a moment after that. */
+async function underLoad(happening: (load: Load) => Promise<void>): Promise<Load> {
+  const load = new Load(1);
+  try {
+    await cluster.until("the load is answered", async () => load.answered > 50);
+    await happening(load);
+    const answered = load.answered;
+    await cluster.until("it is answered still", async () => load.answered > answered + 100);
+  } finally {
+    await load.stop();
+  }
+  return load;
+}
+
+function assertNoFailures(load: Load, during: string): void {
+  const { failures, answered } = load;
+  const shown = failures.slice(0, 5).map((one) => JSON.stringify(one));
+  assert.equal(failures.length, 0, `${during}: ${failures.length} failed, ${answered} were answered; ${shown.join()}`);
+}
+
+async function updated(args: readonly string[]): Promise<void> {
+  await cluster.docker(1).ok(["service", "update", "--detach", "--quiet", ...args, "web"]);
+  await cluster.until(`the update with ${args.join(" ")} is complete`, async () => {
+    const [service] = (await cluster.api(1).services()).filter(({ Spec }) => Spec.Name === "web");
+    const { UpdateStatus: status } = service as { UpdateStatus?: { State: string } };
+    return status?.State === "completed" || status === undefined;
+  });
+}
+
+test("replicas come and go", async () => {
+  const load = await underLoad(async () => {
+    await cluster.docker(1).ok(["service", "scale", "--detach", "web=15"]);
+    await cluster.running("web", 15);
+    await cluster.docker(1).ok(["service", "scale", "--detach", "web=3"]);
+    await cluster.running("web", 3);
+  });
+  assertNoFailures(load, "scaling");
+});
+
+for (const order of ["start-first", "stop-first"] as const) {
+  test(`a rolling update, ${order}`, async () => {
+    const before = await cluster.running("web", 3);
+    const load = await underLoad(() => updated(["--force", "--update-order", order]));
+    assertNoFailures(load, order);
+    const now = await cluster.running("web", 3);
+    assert.ok(
+      now.every(({ container }) => !before.some((one) => one.container === container)),
+      "all were replaced",
+    );
+  });
+}
+
+test("a node is drained, and comes back", async () => {
+  const load = await underLoad(async () => {
+    await cluster.docker(1).ok(["node", "update", "--availability", "drain", "node-3"]);
+    await cluster.running("web", 3, (placed) => placed.every(({ node }) => node !== "node-3"));
+    await cluster.docker(1).ok(["node", "update", "--availability", "active", "node-3"]);
+    await updated(["--force", "--update-order", "start-first"]);
+  });
+  assertNoFailures(load, "draining");
+});
+
+test("a daemon restarts, and one is killed: nothing of the data plane is touched", async () => {
+  const load = await underLoad(async () => {
+    const machine = cluster.playground.machine("node-3");
+    await machine.stopDaemon();
+    await machine.startDaemon();
+    await cluster.playground.kill("node-2", "daemon");
+    await cluster.playground.start("node-2");
+    for (const index of nodes) await cluster.nodeBecomes(index, "ready");
+  });
+  assertNoFailures(load, "restarts");
+  await cluster.running("web", 3);
+});
+
+test("the leader's machine dies: what fails was on it, and nothing fails once the node is down", async () => {
+  // Asked through node-1, so the leader is to be another.
+  const leader = (await cluster.nodes()).find(({ ManagerStatus }) => ManagerStatus?.Leader)?.Description.Hostname;
+  if (leader === "node-1") {
+    await cluster.playground.kill("node-1", "daemon");
+    await cluster.playground.start("node-1");
+    await cluster.nodeBecomes(1, "ready");
+  }
+  let downAt = Number.POSITIVE_INFINITY;
+  const victim = await cluster.until("another manager leads", async () => {
+    const leading = (await cluster.nodes()).find(({ ManagerStatus }) => ManagerStatus?.Leader);
+    return leading && leading.Description.Hostname !== "node-1" && leading.Description.Hostname;
+  });
+  const load = await underLoad(async () => {
+    await cluster.playground.kill(victim);
+    await cluster.nodeBecomes(Number(victim.replace("node-", "")), "down");
+    downAt = performance.now();
+    await cluster.running("web", 3, (placed) => placed.every(({ node }) => node !== victim));
+  });
+  const late = load.failures.filter(({ sentAt }) => sentAt > downAt + 1_000);
+  assert.deepEqual(late, [], "nothing fails once the node is down");
+  await cluster.playground.start(victim);
+  for (const index of nodes) await cluster.nodeBecomes(index, "ready");
+});
