@@ -76,7 +76,10 @@ async function setUp({
       clock,
       random,
       log,
-      leadNames: async (naming) => void led.push(naming),
+      names: {
+        lead: async (naming) => void led.push(naming),
+        leave: async ({ processId }) => void led.push({ left: processId }),
+      },
     }),
     plane,
     taskDatabase,
@@ -138,12 +141,21 @@ test("a container that was made elsewhere looks up names at the swarm's server, 
   await attachments.attach({ ...request, containerId: id }, signal);
   await engine.connectNetwork("front", id, { DriverOpts: { "shoal.task": "a1" } });
   await attachments.bind("a1", id);
-  const naming = { processId: 42, nameserver: "10.0.1.1", address: "10.0.1.7" };
+  const naming = {
+    processId: 42,
+    resolvConf: `/containers/${id}/resolv.conf`,
+    nameserver: "10.0.1.1",
+    address: "10.0.1.7",
+    asksEngine: false,
+  };
   assert.deepEqual(led, [naming]);
   await engine.stopContainer(id, 0);
   await engine.startContainer(id);
   await settled();
   assert.deepEqual(led, [naming, naming]);
+  await engine.disconnectNetwork("front", id);
+  await settled();
+  assert.deepEqual(led.splice(0).slice(2), [{ left: 42 }]);
   const EndpointsConfig = { front: { DriverOpts: { "shoal.task": "a2" } } };
   const body = { Image: "bb:1", HostConfig: { Dns: ["10.0.1.1"] }, NetworkingConfig: { EndpointsConfig } };
   await attachments.attach(request, signal);
@@ -151,7 +163,7 @@ test("a container that was made elsewhere looks up names at the swarm's server, 
   await attachments.bind("a2", made);
   await engine.startContainer(made);
   await settled();
-  assert.equal(led.length, 2, "one that was made for it needs no help");
+  assert.deepEqual(led, [], "one that was made for it needs no help");
   await agent.stop();
 });
 

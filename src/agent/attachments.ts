@@ -5,7 +5,7 @@
  * Differs from Swarm, where a container has an address only while it runs: here it keeps it over a stop.
  */
 import { within } from "../lib/clock.ts";
-import { ShoalError } from "../lib/errors.ts";
+import { messageOf, ShoalError } from "../lib/errors.ts";
 import { newId } from "../lib/ids.ts";
 import type { Random } from "../lib/random.ts";
 import { isTerminal, rank } from "../model/state.ts";
@@ -80,7 +80,9 @@ export class Attachments implements ContainerAttachments {
         for (const attachment of this.#attachments.values()) void attachment.look();
       },
       changed: (containerId) => void this.look(containerId),
-      started: (containerId) => void this.#leadNames(containerId),
+      started: (containerId) => {
+        if (this.#of(containerId).length > 0) void this.#leadNames(containerId);
+      },
     });
   }
 
@@ -219,9 +221,11 @@ export class Attachments implements ContainerAttachments {
   }
 
   async look(containerId: string): Promise<void> {
-    const attachments = this.#of(containerId);
-    await Promise.all(attachments.map((attachment) => attachment.look()));
-    if (attachments.length > 1) await this.#leadNames(containerId); // perhaps by another network than before
+    const attached = () => this.#of(containerId).filter(({ status }) => !isTerminal(status.State)).length;
+    const before = attached();
+    await Promise.all(this.#of(containerId).map((attachment) => attachment.look()));
+    // Perhaps by another network than before, or by none.
+    if (attached() < before) await this.#leadNames(containerId);
   }
 
   taskOn(network: string, containerId: string): string | undefined {
@@ -233,11 +237,16 @@ export class Attachments implements ContainerAttachments {
     return undefined;
   }
 
-  /** By the first of its networks. */
+  /** By the first of its networks; the container's own server where it is on none. */
   async #leadNames(containerId: string): Promise<void> {
-    await this.#of(containerId)
-      .find(({ status }) => !isTerminal(status.State))
-      ?.leadNames();
+    const first = this.#of(containerId).find(({ status }) => !isTerminal(status.State));
+    if (first) return await first.leadNames();
+    try {
+      await this.#options.containers.leaveNames(containerId);
+    } catch (error) {
+      const context = { containerId, error: messageOf(error) };
+      this.#options.log.warn("a container still asks the swarm's name server", context);
+    }
   }
 
   #of(containerId: string): Attachment[] {

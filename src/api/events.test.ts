@@ -161,6 +161,31 @@ test("updates say what has changed, removals that it is gone; tasks and specs ha
   );
 });
 
+test("a network has gone when it is removed, not when its last task lets it go; the predefined have no events", async () => {
+  await fixture.node.init({});
+  const stream = await openStream();
+  const network = { Labels: {}, Driver: "overlay", Predefined: false };
+  await store().update((tx) => {
+    tx.create("networks", { ID: "n1", Name: "web", ...network });
+    tx.create("networks", { ID: "n2", Name: "bridge", ...network, Predefined: true });
+  });
+  await store().update((tx) => tx.put("networks", { ...tx.network("n1")!, Removed: true }));
+  await store().update((tx) => tx.delete("networks", "n1"));
+  await store().update((tx) => tx.create("networks", { ID: "n3", Name: "web", ...network }));
+  await store().update((tx) => tx.delete("networks", "n3"));
+  const events = (await stream.lines(4)).map((text) => JSON.parse(text) as Event);
+  stream.close();
+  assert.deepEqual(
+    events.map(({ Type, Action, Actor }) => [Type, Action, Actor.ID, Actor.Attributes.name]),
+    [
+      ["network", "create", "n1", "web"],
+      ["network", "remove", "n1", "web"],
+      ["network", "create", "n3", "web"],
+      ["network", "remove", "n3", "web"],
+    ],
+  );
+});
+
 test("the lead's passing from one manager to another is an update of both", async () => {
   await fixture.node.init({});
   for (const id of ["m1", "m2"]) await store().update((tx) => tx.create("nodes", aNode(id)));

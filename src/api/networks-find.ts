@@ -48,8 +48,10 @@ export async function findNetwork(
     return swarmId === undefined ? { kind: "engine", answer } : { kind: "engine", answer: missing(answer, text) };
   }
   if (end && swarmId !== undefined) {
-    const network = view?.network(swarmId);
-    return view && network && !network.Removed ? { kind: "swarm", view, network } : { kind: "end", end };
+    // An end may outlive its network for a moment, and another network have the name by then.
+    const known = view?.network(swarmId);
+    const network = known && !known.Removed ? known : view && swarmNetwork(view, text);
+    return view && network ? { kind: "swarm", view, network } : { kind: "end", end };
   }
   const network = view && swarmNetwork(view, text);
   if (!view || !network || end?.Id === text) return { kind: "engine", answer };

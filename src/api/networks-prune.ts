@@ -2,7 +2,7 @@
  * `POST /networks/prune`: the Engine prunes its own networks, but for its ends of the swarm's (those are the data
  * plane's to remove), and on a manager the swarm's are pruned by the same filters. The ingress network never is.
  */
-import { askEngine } from "../engine/ask.ts";
+import { askEngine, type EngineAnswer } from "../engine/ask.ts";
 import { passThrough, passWhole } from "../engine/passthrough.ts";
 import { parseRfc3339 } from "../lib/clock.ts";
 import { isShoalError } from "../lib/errors.ts";
@@ -10,9 +10,9 @@ import { engineNetworkLabel } from "../model/networks.ts";
 import type { Network } from "../model/types.ts";
 import type { Store } from "../store/store.ts";
 import { type ApiAnswer, type ApiContext, type ApiRequest, json } from "./context.ts";
-import { parsed } from "./engine-networks.ts";
+import { type EngineNetwork, parsed, swarmIdOf } from "./engine-networks.ts";
 import { inDaemonsWords } from "./errors.ts";
-import { Filters, parseAnyFilters } from "./filters.ts";
+import { type Filters, parseAnyFilters } from "./filters.ts";
 import { removeNetwork } from "./networks-remove.ts";
 
 interface PruneReport {
@@ -26,13 +26,7 @@ export async function pruneNetworks(context: ApiContext, request: ApiRequest): P
     return { kind: "handled" };
   }
   const filters = parseAnyFilters(query.get("filters"));
-  const path = `${pathOf(request)}?filters=${encodeURIComponent(engineFilters(filters))}`;
-  // Not ended with the client: what is pruned is pruned.
-  const answer = await askEngine(context.engineSocket, { method: "POST", path }, new AbortController().signal).catch(
-    (error) => {
-      throw inDaemonsWords(error);
-    },
-  );
+  const answer = await pruneEngine(context, request, filters);
   const manager = context.node.manager();
   if (answer.status !== 200 || !manager) {
     passWhole(raw.response, answer);
@@ -44,17 +38,53 @@ export async function pruneNetworks(context: ApiContext, request: ApiRequest): P
   return json(200, { NetworksDeleted: deleted.length > 0 ? deleted : null });
 }
 
+/**
+ * The Engine leaves what has all of the labels in `label!`. So one label of ours keeps the ends where the user gives
+ * none; where he does, the Engine only judges the filters, and what they mean is removed one by one.
+ */
+async function pruneEngine(context: ApiContext, request: ApiRequest, filters: Filters): Promise<EngineAnswer> {
+  const isOne = !filters.has("label!");
+  const more: Record<string, readonly string[]> = isOne
+    ? { "label!": [engineNetworkLabel] }
+    : { label: [`${engineNetworkLabel}=nobody`] };
+  const path = `${pathOf(request)}?filters=${encodeURIComponent(engineFilters(filters, more))}`;
+  const answer = await tell(context, "POST", path);
+  if (answer.status !== 200 || isOne) return answer;
+  const unused = encodeURIComponent(JSON.stringify({ dangling: ["true"], type: ["custom"] }));
+  const found = await tell(context, "GET", `/networks?filters=${unused}`);
+  if (found.status !== 200) return found;
+  const before = createdBefore(filters, context.clock.now());
+  const deleted: string[] = [];
+  for (const network of parsed<EngineNetwork[]>(found)) {
+    const { Id: id, Name: name, Labels: labels, Created: created = "" } = network;
+    if (swarmIdOf(network) !== undefined || !isWanted(filters, labels ?? {}) || parseRfc3339(created) >= before)
+      continue;
+    // One that is in use by now stays.
+    if ((await tell(context, "DELETE", `/networks/${id}`)).status === 204) deleted.push(name);
+  }
+  return { ...answer, body: Buffer.from(JSON.stringify({ NetworksDeleted: deleted })) };
+}
+
+/** Not ended with the client: what is pruned is pruned. */
+async function tell({ engineSocket }: ApiContext, method: string, path: string): Promise<EngineAnswer> {
+  try {
+    return await askEngine(engineSocket, { method, path }, new AbortController().signal);
+  } catch (error) {
+    throw inDaemonsWords(error);
+  }
+}
+
 function pathOf({ raw }: ApiRequest): string {
   return (raw.request.url ?? "/networks/prune").replace(/\?.*$/s, "");
 }
 
-/** The filters with one more, in the form of today. */
-function engineFilters(filters: Filters): string {
+/** The filters with one more value, in the form of today. */
+function engineFilters(filters: Filters, more: Readonly<Record<string, readonly string[]>>): string {
   const map: Record<string, Record<string, boolean>> = {};
-  for (const name of filters.names()) {
-    map[name] = Object.fromEntries(filters.values(name).map((value) => [value, true]));
+  for (const name of new Set([...filters.names(), ...Object.keys(more)])) {
+    const values = [...filters.values(name), ...(more[name] ?? [])];
+    map[name] = Object.fromEntries(values.map((value) => [value, true]));
   }
-  map["label!"] = { ...map["label!"], [engineNetworkLabel]: true };
   return JSON.stringify(map);
 }
 
@@ -65,7 +95,7 @@ async function pruneSwarm(store: Store, filters: Filters, now: number): Promise<
   const candidates: Network[] = [];
   for (const network of store.view.all("networks")) {
     if (network.Predefined || network.Removed || network.Spec?.Ingress) continue;
-    if (isWanted(filters, network) && parseRfc3339(network.CreatedAt) < before) candidates.push(network);
+    if (isWanted(filters, network.Labels) && parseRfc3339(network.CreatedAt) < before) candidates.push(network);
   }
   const removed: string[] = [];
   for (const { ID: id, Name: name } of candidates) {
@@ -80,12 +110,9 @@ async function pruneSwarm(store: Store, filters: Filters, now: number): Promise<
   return removed;
 }
 
-function isWanted(filters: Filters, { Labels: labels }: Network): boolean {
-  if (!filters.matchesLabels("label", labels)) return false;
-  return filters.values("label!").every((value) => {
-    const one = new Filters(new Map([["label", [value]]]));
-    return !one.matchesLabels("label", labels);
-  });
+/** As the Engine does it: every label of `label`, and not every one of `label!`. */
+function isWanted(filters: Filters, labels: Readonly<Record<string, string>>): boolean {
+  return filters.matchesLabels("label", labels) && !(filters.has("label!") && filters.matchesLabels("label!", labels));
 }
 
 /** The time that the `until` filter means; the end of time without one. The Engine has judged it. */

@@ -6,15 +6,11 @@
  * `docker stack rm` ends at the first try and no running container loses its network.
  */
 import { ShoalError } from "../lib/errors.ts";
+import { networkLock } from "../manager/allocator/subnets.ts";
 import { attachmentsOf, needsIngress } from "../model/networks.ts";
 import { isRunnableDesire } from "../model/state.ts";
 import type { Network, Service, ServiceSpec, Task } from "../model/types.ts";
 import type { Transaction, View } from "../store/store.ts";
-
-/** The lock of whatever is decided from who uses a network. */
-export function networkLock(networkId: string): string {
-  return `network ${networkId}`;
-}
 
 /** @throws ShoalError FailedPrecondition where it is in use, or predefined */
 export function removeNetwork(tx: Transaction, id: string): void {

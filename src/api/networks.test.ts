@@ -11,6 +11,7 @@ interface EngineNetwork {
   readonly Id: string;
   readonly Name: string;
   readonly Driver?: string;
+  readonly Created?: string;
   readonly Labels?: Record<string, string>;
   readonly Containers?: Record<string, object>;
 }
@@ -42,17 +43,20 @@ async function engine(request: IncomingMessage, response: ServerResponse): Promi
     return void (found ? reply(200, found) : reply(404, { message: `network ${text} not found` }));
   }
   if (request.method === "GET" && /\/networks$/.test(pathname)) {
-    const { label = [], name: names = [] } = JSON.parse(searchParams.get("filters") ?? "{}");
+    const { label = [], name: names = [], type = [] } = JSON.parse(searchParams.get("filters") ?? "{}");
     if (names.includes("bad")) return void reply(400, { message: "bad filter" });
     const [key, value] = (label[0] ?? "").split("=");
     return void reply(
       200,
-      networks.filter(({ Labels = {} }) => !key || (value ? Labels[key] === value : key in Labels)),
+      networks
+        .filter(({ Name }) => !type.includes("custom") || Name !== "host")
+        .filter(({ Labels = {} }) => !key || (value ? Labels[key] === value : key in Labels)),
     );
   }
   let body = "";
   for await (const chunk of request) body += chunk;
   asked.push({ what: `${request.method} ${decodeURIComponent(request.url ?? "")}`, body });
+  if (request.method === "DELETE" && networks.some(({ Id }) => Id === name)) return void response.writeHead(204).end();
   if (pathname.endsWith("/prune")) return void reply(200, { NetworksDeleted: ["theirs"] });
   reply(200, { engine: "did it" });
 }
@@ -329,6 +333,14 @@ test("inspect finds names and ids of both kinds, and this node's containers; wha
   assert.equal((await inspect(web)).Id, web);
 });
 
+test("an end that has outlived its network is not taken for another one of the same name", async () => {
+  networks.push({ Id: "e-old", Name: "web", Driver: "shoal", Labels: { [engineNetworkLabel]: "gone" } });
+  assert.equal((await fixture.call("GET", "/networks/e-old")).status, 200);
+  const id = await create(overlay("web"));
+  assert.equal((await inspect("web")).Id, id);
+  assert.notEqual((await inspect("web")).IPAM.Config, null);
+});
+
 test("verbose: services with their tasks, and the nodes that take part", async () => {
   const web = await create(overlay("web"));
   const id = await service("api", { TaskTemplate: { Networks: [{ Target: "web" }] } });
@@ -455,7 +467,23 @@ test("prune takes what nobody uses, of the swarm too, but neither the ingress ne
     },
   ]);
   assert.deepEqual(await prune({ label: ["keep=no"] }), ["theirs", "free"]);
-  assert.deepEqual(await prune({ "label!": ["keep=yes"] }), ["theirs"]);
+  // The Engine takes what has not all of these labels, so it is not asked to prune what must not have one of two.
+  const created = "2020-01-01T00:00:00Z";
+  networks.push(
+    { Id: "e-end", Name: "used", Created: created, Labels: { [engineNetworkLabel]: "some-id" } },
+    { Id: "e-kept", Name: "kept", Created: created, Labels: { keep: "yes" } },
+    { Id: "e-plain", Name: "plain", Created: created },
+  );
+  asked = [];
+  assert.deepEqual(await prune({ "label!": ["keep=yes"] }), ["plain"]);
+  assert.deepEqual(asked, [
+    {
+      what: 'POST /v1.41/networks/prune?filters={"label!":{"keep=yes":true},"label":{"shoal.network=nobody":true}}',
+      body: "",
+    },
+    { what: "DELETE /networks/e-plain", body: "" },
+  ]);
+  networks.splice(1);
   assert.deepEqual(await prune(), ["theirs", "other"]);
   assert.deepEqual(await list(), ["host", "used", "mesh"]);
 });

@@ -3,6 +3,7 @@
  * swarm knows can be used; one that only this node's Engine knows is refused with a text that says so, as Swarm does.
  */
 import { isShoalError, ShoalError } from "../lib/errors.ts";
+import { networkLock } from "../manager/allocator/subnets.ts";
 import { attachmentsOf, needsIngress } from "../model/networks.ts";
 import type { Network, NetworkAttachmentConfig, ServiceSpec } from "../model/types.ts";
 import type { Transaction, View } from "../store/store.ts";
@@ -10,7 +11,6 @@ import type { ApiContext } from "./context.ts";
 import { ask, type EngineNetwork, parsed, swarmIdOf } from "./engine-networks.ts";
 import { DaemonError } from "./errors.ts";
 import { lookupNetwork } from "./lookup.ts";
-import { networkLock } from "./networks-remove.ts";
 
 /**
  * Puts ids in place of the names, in `attachments` itself.

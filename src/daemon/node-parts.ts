@@ -17,7 +17,7 @@ import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import { systemCommands } from "../network/commands.ts";
-import { leadNames } from "../network/container-names.ts";
+import { leadNames, leaveNames } from "../network/container-names.ts";
 import type { DataPlane } from "../network/data-plane.ts";
 import { enginePluginSocket, systemDataPlane } from "../network/system-plane.ts";
 import { managerDialer } from "../rpc/client.ts";
@@ -95,7 +95,10 @@ export function openNodeParts(options: NodePartsOptions, state: NodeState, ident
       clock,
       random,
       log: log.child({ module: "containers" }),
-      leadNames: (naming) => leadNames(systemCommands, naming),
+      names: {
+        lead: (naming) => leadNames(systemCommands, naming),
+        leave: (container) => leaveNames(systemCommands, container),
+      },
     }),
     taskDatabase,
     certificates: {

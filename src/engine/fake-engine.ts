@@ -169,6 +169,7 @@ export class FakeEngine implements Engine {
         Health: health && { Status: health },
       },
       HostConfig: body.HostConfig,
+      ResolvConfPath: `/containers/${id}/resolv.conf`,
       NetworkSettings: {
         Networks: Object.fromEntries(networks),
         Ports: { "80/tcp": [{ HostPort: "32768" }, { HostPort: "32768" }], "81/tcp": null },

@@ -5,7 +5,7 @@
  * - a missing mode is `{"Replicated": {"Replicas": 1}}` (clients follow that pointer without looking);
  * - networks at the old place (`Networks` of the spec) move into the task template;
  * - the words of enumerations are lower case, and a mount without a type is a bind, as in Swarm;
- * - a port's unknown protocol is tcp, its unknown publish mode ingress, as in Swarm.
+ * - a port's missing or unknown protocol is tcp, its publish mode ingress, as in Swarm.
  *
  * Refusals here are in the Engine's own words (without gRPC's prefix); those of `validate-service.ts` are the
  * manager's.
@@ -132,10 +132,9 @@ function settleEndpoint(endpoint: EndpointSpec): void {
   const mode: string = endpoint.Mode ?? "";
   if (!resolutionModes.includes(mode)) refuse(`invalid resolution mode: ${JSON.stringify(mode)}`);
   for (const port of endpoint.Ports ?? []) {
-    if (port.Protocol !== undefined) port.Protocol = settled(port.Protocol, protocols) as typeof port.Protocol;
-    if (port.PublishMode !== undefined) {
-      port.PublishMode = settled(port.PublishMode, publishModes) as typeof port.PublishMode;
-    }
+    // Also where they are missing: the CLI lists no port without them.
+    port.Protocol = settled(port.Protocol ?? "", protocols) as NonNullable<typeof port.Protocol>;
+    port.PublishMode = settled(port.PublishMode ?? "", publishModes) as NonNullable<typeof port.PublishMode>;
   }
 }
 

@@ -86,7 +86,12 @@ test("decoding settles what would have two readings, and leaves the rest alone",
       },
       Networks: [{ Target: "net" }],
     },
-    EndpointSpec: { Ports: [{ TargetPort: 80, Protocol: "udp", PublishMode: "host" }, { Protocol: "tcp" }] },
+    EndpointSpec: {
+      Ports: [
+        { Protocol: "udp", TargetPort: 80, PublishMode: "host" },
+        { Protocol: "tcp", PublishMode: "ingress" },
+      ],
+    },
     Mode: { Replicated: { Replicas: 1 } },
   });
   assert.deepEqual(decode(task({ PluginSpec: 5 })).TaskTemplate, { ContainerSpec: { Image: "bb:1" } });

@@ -99,7 +99,7 @@ async function start() {
         update: () => told("names"),
         serve: async (_, __, address) => told(`names at ${address}`),
         stop: () => told("names stop"),
-        close: () => undefined,
+        close: () => told("names close"),
       },
       encryption: {
         namespace: "shoal-wg",
@@ -306,4 +306,27 @@ test("what is there at the start stays until the managers have spoken", async ()
   assert.ok(commands.namespaces.has(namespaceOf(front)));
   await apply("complete", network(back, { vxlanId: 4098 }));
   assert.deepEqual([...commands.namespaces], [namespaceOf(back)]);
+});
+
+test("a plane that stops ends what it has begun, and begins nothing more", async () => {
+  const { plane, commands, apply } = await withFront();
+  const gate = Promise.withResolvers<void>();
+  const { run } = commands;
+  commands.run = async (...args) => {
+    await gate.promise;
+    return await run.apply(commands, args);
+  };
+  let isStopped = false;
+  const applied = apply("incremental", endpoint(front, "t2", "b", "10.0.1.6"));
+  const stopped = plane.stop().then(() => {
+    isStopped = true;
+  });
+  await assert.rejects(apply("incremental", endpoint(front, "t3", "b", "10.0.1.7")), { code: "Canceled" });
+  await settled();
+  assert.equal(isStopped, false);
+  gate.resolve();
+  await Promise.all([applied, stopped]);
+  const done = commands.calls.join("\n");
+  assert.match(done, /names close(.|\n)*10\.0\.1\.6/);
+  assert.doesNotMatch(done, /10\.0\.1\.7/);
 });

@@ -75,6 +75,8 @@ export class DataPlane implements NetworkPlane {
   readonly #encrypting: Encrypting;
   readonly #loop: Loop;
   readonly #stopped = new AbortController();
+  /** Messages that are being applied. */
+  readonly #applying = new Set<Promise<void>>();
   /** Woken after each change of a network. */
   readonly #waiting = new Set<() => void>();
   #key: NetworkKey | undefined;
@@ -146,13 +148,17 @@ export class DataPlane implements NetworkPlane {
     this.#loop.start();
   }
 
-  /** Ends what this process does; the kernel stays as it is, and tasks run on. Repeatable. */
+  /**
+   * Ends what this process does; the kernel stays as it is, and tasks run on. Repeatable. Resolves when nothing is
+   * under way any more: who leaves a swarm takes everything away next.
+   */
   async stop(): Promise<void> {
     this.#stopped.abort(new ShoalError("Canceled", "the node stops"));
+    this.#parts.names.close();
+    await Promise.allSettled(this.#applying);
     await this.#loop.stop();
     await this.#server?.close();
     this.#server = undefined;
-    this.#parts.names.close();
   }
 
   /**
@@ -192,6 +198,17 @@ export class DataPlane implements NetworkPlane {
   }
 
   async apply(message: NetworksMessage): Promise<void> {
+    this.#stopped.signal.throwIfAborted();
+    const applying = this.#apply(message);
+    this.#applying.add(applying);
+    try {
+      await applying;
+    } finally {
+      this.#applying.delete(applying);
+    }
+  }
+
+  async #apply(message: NetworksMessage): Promise<void> {
     const { order, key } = sorted(message);
     const isNewKey = key !== undefined && key.revision !== this.#key?.revision;
     this.#key = key ?? this.#key;

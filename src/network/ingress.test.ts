@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { silentLogger } from "../lib/log.ts";
 import type { NetworkPort } from "../model/network-state.ts";
+import { FakeCommands } from "./fake-commands.ts";
+import { IngressMesh, NodeSide } from "./ingress.ts";
 import { compareFirewall } from "./ingress-host.ts";
 import { IngressTables } from "./ingress-table.ts";
 import { NetworkTable } from "./table.ts";
@@ -181,4 +184,41 @@ test("a call that is missing, there twice, or before users' rules is put right",
 test("rules that somebody has emptied are put back", () => {
   const lines = [...engine, "-N SHOAL-INGRESS", "-A FORWARD -j DOCKER-USER", "-A FORWARD -j SHOAL-INGRESS"];
   assert.equal(firewall(...lines).script, `*filter\n:SHOAL-INGRESS - [0:0]\n${rules.join("\n")}\nCOMMIT\n`);
+});
+
+test("the cable may go by itself while it is taken away: its namespace was removed before", async () => {
+  const commands = new FakeCommands();
+  const gone = new Error('Cannot find device "shing0"');
+  const link = { pattern: /^ip -json address show/, answer: '[{"ifname":"shing0"}]' };
+  commands.answers.push(link, { pattern: /^ip link del shing0/, answer: gone });
+  const mesh = new IngressMesh({ commands, namespace: "shoal-i1", selfNodeId: "self", log: silentLogger });
+  await assert.rejects(mesh.remove(), gone);
+  const { run } = commands;
+  commands.run = (program, args, input) => {
+    if (args.includes("del")) link.answer = "[]";
+    return run.call(commands, program, args, input);
+  };
+  await mesh.remove();
+});
+
+test("an ingress network that was replaced by another takes nothing of the other's away when it goes", async () => {
+  const commands = new FakeCommands();
+  commands.answers.push({ pattern: /^(nsenter \S+ )?ip -json/, answer: "[]" });
+  const options = { commands, selfNodeId: "self", log: silentLogger, nodeSide: new NodeSide() };
+  const old = new IngressMesh({ ...options, namespace: "shoal-i1" });
+  await old.apply(tableOf(), undefined);
+  const other = new IngressMesh({ ...options, namespace: "shoal-i2" });
+  await other.apply(tableOf("10.1.0.0/24"), undefined);
+  assert.ok(commands.takeChanges().some((call) => call.includes("netns shoal-i2")));
+  await old.apply(tableOf(), undefined);
+  assert.deepEqual(await old.audit(tableOf()), []);
+  await old.remove();
+  assert.deepEqual(commands.takeChanges(), []);
+  await other.remove();
+  assert.notDeepEqual(commands.takeChanges(), []);
+  await old.apply(tableOf(), undefined);
+  assert.ok(
+    commands.takeChanges().some((call) => call.includes("netns shoal-i1")),
+    "free again, it is taken",
+  );
 });

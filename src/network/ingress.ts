@@ -54,6 +54,14 @@ const meshSettings: Settings = {
   [`conf/${bridgeName}/send_redirects`]: "0",
 };
 
+/**
+ * The node's side of the mesh, of which there is one. While the ingress network is replaced by another, the old one is
+ * there until its last task has ended: the newer has this side then, and the older leaves it alone.
+ */
+export class NodeSide {
+  holder: IngressMesh | undefined;
+}
+
 export interface IngressMeshOptions {
   /** Run in the node's own namespace. */
   readonly commands: Commands;
@@ -61,6 +69,8 @@ export interface IngressMeshOptions {
   readonly namespace: string;
   readonly selfNodeId: string;
   readonly log: Logger;
+  /** Shared by all ingress networks of the node; by default it has one only. */
+  readonly nodeSide?: NodeSide;
 }
 
 /** One call at a time. */
@@ -70,6 +80,7 @@ export class IngressMesh {
   readonly #namespace: string;
   readonly #selfNodeId: string;
   readonly #log: Logger;
+  readonly #nodeSide: NodeSide;
   #hostPorts: readonly HostPort[] = [];
   #table: NetworkTable | undefined;
   /** What the kernel has been told; undefined where that is uncertain. */
@@ -81,6 +92,7 @@ export class IngressMesh {
     this.#namespace = options.namespace;
     this.#selfNodeId = options.selfNodeId;
     this.#log = options.log;
+    this.#nodeSide = options.nodeSide ?? new NodeSide();
   }
 
   /**
@@ -88,7 +100,12 @@ export class IngressMesh {
    * @param changes what may differ since the last call; undefined: anything, whatever the kernel has
    */
   async apply(table: NetworkTable, changes: TableChanges | undefined): Promise<void> {
+    if (!this.#table || !this.#nodeSide.holder) {
+      this.#nodeSide.holder = this;
+      this.#told = undefined;
+    }
     this.#table = table;
+    if (!this.#isHolder) return;
     const told = this.#told;
     if (!changes || changes.network || !told) return this.#replace(table);
     told.update(table, changes);
@@ -103,7 +120,7 @@ export class IngressMesh {
   async setHostPorts(ports: readonly HostPort[]): Promise<void> {
     this.#hostPorts = ports;
     const [told, table] = [this.#told, this.#table];
-    if (!table) return;
+    if (!table || !this.#isHolder) return;
     if (!told) return this.#replace(table);
     told.setHostPorts(ports);
     return this.#change(told).catch(() => this.#replace(table));
@@ -111,6 +128,7 @@ export class IngressMesh {
 
   /** How the kernel differs from what `table` says, one line each. */
   async audit(table: NetworkTable): Promise<string[]> {
+    if (this.#nodeSide.holder && !this.#isHolder) return [];
     const wanted = new IngressTables(table, this.#hostPorts, this.#selfNodeId);
     const named = (where: string, lines: readonly string[]) => lines.map((line) => `${where}: ${line}`);
     return [
@@ -127,10 +145,26 @@ export class IngressMesh {
   async remove(): Promise<void> {
     this.#told = undefined;
     this.#table = undefined;
+    if (this.#nodeSide.holder && !this.#isHolder) return;
+    this.#nodeSide.holder = undefined;
     await removeTable(this.#host);
     await closeFirewall(this.#host);
-    // Its other end, and the routes of both, go with it.
-    if (await this.#has(this.#host, hostLink)) await this.#host.run("ip", ["link", "del", hostLink]);
+    await this.#cut(this.#host, hostLink);
+  }
+
+  get #isHolder(): boolean {
+    return this.#nodeSide.holder === this;
+  }
+
+  /** The other end, and the routes of both, go with it. */
+  async #cut(commands: Commands, name: string): Promise<void> {
+    if (!(await this.#has(commands, name))) return;
+    try {
+      await commands.run("ip", ["link", "del", name]);
+    } catch (error) {
+      // The kernel takes a namespace down some time after its removal, and the cable with it: perhaps just now.
+      if (await this.#has(commands, name)) throw error;
+    }
   }
 
   async #replace(table: NetworkTable): Promise<void> {
@@ -172,8 +206,8 @@ export class IngressMesh {
       `link set ${hostLink} up`,
     ];
     if (!there) {
-      if (await this.#has(this.#host, hostLink)) await this.#host.run("ip", ["link", "del", hostLink]);
-      if (await this.#has(this.#mesh, meshLink)) await this.#mesh.run("ip", ["link", "del", meshLink]);
+      await this.#cut(this.#host, hostLink);
+      await this.#cut(this.#mesh, meshLink);
     }
     await this.#host.run("ip", ["-batch", "-"], `${lines.join("\n")}\n`);
     const meshLines = [

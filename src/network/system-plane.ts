@@ -5,7 +5,7 @@ import { drained, forgetFlows } from "./conntrack.ts";
 import { DataPlane, type DataPlaneOptions } from "./data-plane.ts";
 import { serversIn } from "./dns/resolv-conf.ts";
 import { Resolver } from "./dns/resolver.ts";
-import { IngressMesh } from "./ingress.ts";
+import { IngressMesh, NodeSide } from "./ingress.ts";
 import { Encryption } from "./wireguard.ts";
 
 export type SystemDataPlaneOptions = Omit<DataPlaneOptions, "commands" | "parts" | "processId">;
@@ -16,15 +16,16 @@ export const enginePluginSocket = "/run/docker/plugins/shoal.sock";
 export function systemDataPlane(options: SystemDataPlaneOptions): DataPlane {
   const { nodeId, clock, random, log } = options;
   const commands = systemCommands;
-  const mesh = (namespace: string) => new IngressMesh({ commands, namespace, selfNodeId: nodeId, log });
+  const nodeSide = new NodeSide();
+  const mesh = { commands, selfNodeId: nodeId, log };
   return new DataPlane({
     ...options,
     commands,
     processId: process.pid,
     parts: (dnsOf) => ({
       balance: (namespace) => new Balancer({ commands, namespace, selfNodeId: nodeId }),
-      ingress: mesh,
-      removeIngress: () => mesh("").remove(),
+      ingress: (namespace) => new IngressMesh({ ...mesh, namespace, nodeSide }),
+      removeIngress: () => new IngressMesh({ ...mesh, namespace: "" }).remove(),
       forgetFlows: (namespace, addresses) => forgetFlows(commands, namespace, addresses),
       drained: (namespace, addresses, limitMs) => drained({ commands, clock, namespace }, addresses, limitMs),
       names: new Resolver({

@@ -14,10 +14,19 @@ interface Machine {
   links: string[];
   routes: string;
   missing: string[];
+  dead: boolean;
 }
 
 function fixture(machine: Partial<Machine> = {}) {
-  const state: Machine = { ran: [], namespaces: new Set(), links: [], routes: "", missing: [], ...machine };
+  const state: Machine = {
+    ran: [],
+    namespaces: new Set(),
+    links: [],
+    routes: "",
+    missing: [],
+    dead: false,
+    ...machine,
+  };
   const encryption = new Encryption({
     nodeId: "node1abcdefghijk",
     log: silentLogger,
@@ -33,6 +42,11 @@ function fixture(machine: Partial<Machine> = {}) {
         if (line.includes("private-key")) return `${privateKey}\n`;
         if (line.includes("route show")) return state.routes;
         state.ran.push({ line, input });
+        if (line.includes("syncconf") && state.dead) {
+          state.links = []; // the program has ended, and its interface with it
+          state.dead = false;
+          throw new ShoalError("Internal", "wg syncconf: Protocol not supported");
+        }
         return "";
       },
     },
@@ -111,5 +125,18 @@ test("without the kernel's WireGuard the program makes the interface, which then
       'sh -c WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1 LOG_LEVEL=error exec wireguard-go "$1" </dev/null >/dev/null 2>&1 sh shwg-node1abcd',
       "ip link set shwg-node1abcd netns shoal-wg",
     ],
+  );
+});
+
+test("an interface whose program has ended is made anew", async () => {
+  const { encryption, state } = fixture({ namespaces: new Set(["shoal-wg"]), links: ["shwg-node1abcd"] });
+  await encryption.apply(wanted);
+  state.ran.length = 0;
+  state.dead = true;
+  await encryption.apply(wanted);
+  const lines = state.ran.map(({ line }) => line.replace(/.*(wg syncconf|exec wireguard-go|set \S+ netns).*/, "$1"));
+  assert.deepEqual(
+    lines.filter((line) => ["wg syncconf", "exec wireguard-go"].includes(line)),
+    ["wg syncconf", "exec wireguard-go", "wg syncconf"],
   );
 });

@@ -72,11 +72,23 @@ export class Encryption {
   async apply(state: EncryptionState): Promise<void> {
     this.#privateKey ??= (await this.#runningKey()) ?? newPrivateKey();
     if (!this.#isUp) await this.#bringUp();
+    try {
+      await this.#sync(state);
+    } catch (error) {
+      // Where a program does it, that may have ended, and its interface with it: it is made anew, with the same key.
+      this.#log.warn("the WireGuard interface does not answer, it is made anew", { error: messageOf(error) });
+      this.#isUp = false;
+      await this.#bringUp();
+      await this.#sync(state);
+    }
+    await this.#route(state);
+    this.#applied = state;
+  }
+
+  async #sync(state: EncryptionState): Promise<void> {
     // wg wants a file, and what we write into is a socket, which can't be opened as one.
     const sync = 'cat | wg syncconf "$1" /dev/stdin';
     await this.#inside(["sh", "-c", sync, "sh", this.#interface], this.#configuration(state));
-    await this.#route(state);
-    this.#applied = state;
   }
 
   /** No network of this node is encrypted any more. */
@@ -140,7 +152,10 @@ export class Encryption {
 
   async #bringUp(): Promise<void> {
     if (!(await this.#hasNamespace())) await this.#commands.run("ip", ["netns", "add", namespace]);
-    if (!(await this.#hasInterface(["-n", namespace]))) {
+    const isThere = await this.#hasInterface(["-n", namespace]);
+    const works = isThere && (await this.#keyInside()) !== undefined;
+    if (!works) {
+      if (isThere) await this.#commands.run("ip", ["-n", namespace, "link", "del", this.#interface]);
       // One that was made and not moved: a crash came in between.
       if (await this.#hasInterface([])) await this.#commands.run("ip", ["link", "del", this.#interface]);
       await this.#make();
@@ -190,9 +205,19 @@ export class Encryption {
   }
 
   async #runningKey(): Promise<string | undefined> {
-    if (!(await this.#hasNamespace()) || !(await this.#hasInterface(["-n", namespace]))) return undefined;
-    const key = (await this.#inside(["wg", "show", this.#interface, "private-key"])).trim();
-    return key === "(none)" ? undefined : key;
+    const isThere = (await this.#hasNamespace()) && (await this.#hasInterface(["-n", namespace]));
+    return isThere ? await this.#keyInside() : undefined;
+  }
+
+  /** Its private key; undefined where it has none yet, or nobody answers for it. */
+  async #keyInside(): Promise<string | undefined> {
+    try {
+      const key = (await this.#inside(["wg", "show", this.#interface, "private-key"])).trim();
+      return key === "(none)" ? undefined : key;
+    } catch (error) {
+      this.#log.debug("the WireGuard interface does not answer", { error: messageOf(error) });
+      return undefined;
+    }
   }
 
   /** Where the interface is: the kernel's WireGuard is asked there. */

@@ -38,7 +38,8 @@ const indexPage = `<!doctype html>
 /** Shows which task answered, and the client's address as the task sees it. */
 const whoami = `#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\n'
-echo "$(hostname) answers $REMOTE_ADDR"
+client=\${REMOTE_ADDR#'[::ffff:'}
+echo "$(hostname) answers \${client%]}"
 `;
 
 /** As pid 1 a program without a handler ignores SIGTERM, and each stop would take the whole grace time. */

@@ -55,8 +55,8 @@ function number(value: number): string {
 }
 
 function targetText({ ratioTarget, ratioFloor, target, unit }: Row): string {
-  if (ratioFloor !== undefined) return `>= ${ratioFloor.toFixed(2)} x`;
-  if (ratioTarget !== undefined) return `<= ${ratioTarget.toFixed(1)} x`;
+  if (ratioFloor !== undefined) return `>= ${ratioFloor} x`;
+  if (ratioTarget !== undefined) return `<= ${ratioTarget} x`;
   return target === undefined ? "" : `<= ${target} ${unit}`;
 }
 

@@ -6,10 +6,12 @@
  *   another, each to the mean of the direct way to the same server;
  * - bytes per second (iperf3) between two nodes over an overlay, to those of the nodes themselves;
  * - the start of a container with an overlay network, to one with a bridge that the user has made;
- * - requests that fail while ten replicas are replaced one by one under load.
+ * - requests that fail while ten replicas are replaced one by one under load;
+ * - how long a node's kernel takes for a large table, and for one change of it.
  */
 import { execFile } from "node:child_process";
 import { performance } from "node:perf_hooks";
+import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { messageOf } from "../../src/lib/errors.ts";
 import { type PlaygroundLayout, playgroundLayout } from "../../src/playground/layout.ts";
@@ -20,9 +22,11 @@ import { eventually } from "../../src/playground/wait.ts";
 import { serverCommand, sharedFiles } from "../cluster/network-tools.ts";
 import { DockerClient, filtersOf } from "./client.ts";
 import { median, printTable, type Row } from "./figures.ts";
+import type { TableTimes } from "./network-table.ts";
 
 const settleLimitMs = 120_000;
 const published = 8080;
+const tableProgram = fileURLToPath(new URL("network-table.ts", import.meta.url));
 /** Longer than the update takes. */
 const updateSeconds = 60;
 const health = { Test: ["CMD-SHELL", "wget -q -O /dev/null http://127.0.0.1/"], Interval: 300_000_000 };
@@ -62,12 +66,13 @@ export async function run(args: readonly string[]): Promise<boolean> {
   const playground = new Playground(playgroundLayout("netbench", "10.96.0"));
   try {
     await playground.down(); // what an interrupted run has left
+    const table = await tableRows(Number(values.rounds));
     await playground.up({ nodes: 2, managers: 1 });
     await playground.formSwarm();
     const bench = new NetworkBench(playground.layout, Number(values.seconds));
     const rows = await bench.measure(Number(values.rounds));
     bench.close();
-    return printTable(`Networks, two nodes, mean of ${values.rounds} rounds`, rows);
+    return printTable(`Networks, two nodes, mean of ${values.rounds} rounds`, [...rows, ...table]);
   } finally {
     await playground.down();
   }
@@ -314,6 +319,27 @@ class NetworkBench {
       ? runProgram("docker", ["-H", `unix://${engineSocket}`, "exec", container, ...command])
       : runProgram("nsenter", [`--net=/run/netns/${namespace}`, ...command]);
   }
+}
+
+/** A node's kernel, made equal to a large table and to its changes: in namespaces that go with the program. */
+async function tableRows(rounds: number): Promise<Row[]> {
+  const full: number[] = [];
+  const changes: number[] = [];
+  const script = [
+    "mount --make-rprivate /; mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns; mount -t tmpfs tmpfs /mnt",
+    'ip link set lo up; ip addr add "$3/24" dev lo; exec "$1" "$2" "$3" /mnt',
+  ].join("; ");
+  for (let round = 0; round < rounds; round++) {
+    const program = [process.execPath, tableProgram, "192.0.2.1"];
+    const output = await runProgram("unshare", ["--net", "--mount", "sh", "-e", "-c", script, "sh", ...program]);
+    const { fullMs, changeMs } = JSON.parse(output) as TableTimes;
+    full.push(fullMs);
+    changes.push(...changeMs);
+  }
+  return [
+    { what: "1,000 services of 10 tasks into a node's kernel", unit: "ms", shoal: median(full), target: 250 },
+    { what: "one change of them", unit: "ms", shoal: median(changes), target: 25 },
+  ];
 }
 
 function mean(samples: readonly number[]): number {

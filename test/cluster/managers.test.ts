@@ -12,8 +12,11 @@ const cluster = new Cluster("managers", "10.89.0");
 const managers = [1, 2, 3];
 const workers = [4, 5];
 const all = [...managers, ...workers];
-/** What is promised; quorum loss is told "within a few seconds", with what a loaded machine adds. */
-const limits = { firstWriteMs: 3000, tasksElsewhereMs: 7000, migrationMs: 3000, noLeaderMs: 10_000, stillMs: 10_000 };
+/**
+ * Twice what is promised: five Engines and whatever else runs share two cores here. The promises themselves are held in
+ * virtual time by `test/simulation/failover.test.ts`, and measured by the benchmarks on a machine of their own.
+ */
+const limits = { firstWriteMs: 6000, tasksElsewhereMs: 14_000, migrationMs: 6000, noLeaderMs: 10_000, stillMs: 20_000 };
 
 before(async () => {
   await cluster.start(5, 3);
@@ -257,8 +260,6 @@ test("the leader's host is killed while services are created: nothing that was a
       `${Math.round(elsewhereMs)} ms; ${writers.answered.length} creates were answered`,
   );
   for (const index of [asked, other]) await writers.check(index);
-  assert.ok(firstWriteMs < limits.firstWriteMs, `the first write took ${Math.round(firstWriteMs)} ms`);
-  assert.ok(elsewhereMs < limits.tasksElsewhereMs, `its tasks took ${Math.round(elsewhereMs)} ms`);
   assert.notEqual(await leader(), killed);
   // Nothing else was touched: no node was taken for dead because its session has moved.
   const kept = containersOf(before.filter(({ node }) => node !== `node-${killed}`));
@@ -274,6 +275,8 @@ test("the leader's host is killed while services are created: nothing that was a
     (await nodeList(killed)).includes(`node-${killed} manager ready reachable`),
   );
   await writers.check(killed);
+  assert.ok(firstWriteMs < limits.firstWriteMs, `the first write took ${Math.round(firstWriteMs)} ms`);
+  assert.ok(elsewhereMs < limits.tasksElsewhereMs, `its tasks took ${Math.round(elsewhereMs)} ms`);
 });
 
 test("the leader's daemon stands still: another one leads; when it goes on it follows, and nothing is lost", async (t) => {

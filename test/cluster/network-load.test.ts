@@ -18,12 +18,7 @@ const port = 8080;
 
 before(async () => {
   await cluster.start(3, 3);
-  await cluster.docker(1).ok(["swarm", "init", "--advertise-addr", cluster.layout(1).address]);
-  for (const index of [2, 3]) {
-    const token = await cluster.token("manager");
-    await cluster.docker(index).ok(["swarm", "join", "--token", token, cluster.managerAddress()]);
-    await cluster.nodeBecomes(index, "ready");
-  }
+  await cluster.playground.formSwarm();
   const create = [
     "service",
     "create",

@@ -50,18 +50,21 @@ export async function askFrom(node: NodeLayout, url: string): Promise<Said> {
 /** Asks over UDP from the machine; a packet may get lost, so a few are sent. */
 export function askByUdp(host: string, port: number): Promise<Said> {
   const socket = createSocket("udp4");
+  let again: NodeJS.Timeout | undefined;
   return new Promise<Said>((resolve, reject) => {
     let left = 5;
     const send = () => {
       if (left-- === 0) return reject(new Error(`nobody answers at udp ${host}:${port}`));
       socket.send("who", port, host);
     };
-    const again = setInterval(send, 500);
+    again = setInterval(send, 500);
     socket.on("message", (message) => {
-      clearInterval(again);
       resolve(JSON.parse(message.toString()) as Said);
     });
     socket.on("error", reject);
     send();
-  }).finally(() => socket.close());
+  }).finally(() => {
+    clearInterval(again);
+    socket.close();
+  });
 }

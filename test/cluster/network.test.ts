@@ -18,12 +18,7 @@ const outside = "10.95.0.254";
 
 before(async () => {
   await cluster.start(3, 1);
-  await cluster.docker(1).ok(["swarm", "init", "--advertise-addr", cluster.layout(1).address]);
-  for (const index of [2, 3]) {
-    const token = await cluster.token("worker");
-    await cluster.docker(index).ok(["swarm", "join", "--token", token, cluster.managerAddress()]);
-    await cluster.nodeBecomes(index, "ready");
-  }
+  await cluster.playground.formSwarm();
 });
 
 after(() => cluster.stop());

@@ -87,7 +87,10 @@ test("more nodes join the one that is there, in parallel; the sample's port answ
   const nodes = [1, 2, 3].map((index) => playground.layout.node(index));
   await Promise.all(nodes.map(({ engineSocket }) => ensureSampleImage(engineSocket)));
   await ensureSampleStack(nodes); // is there, and stays
-  assert.deepEqual(await whoAnswers(nodes), [1, 1, 1]); // made for one node, so it has one replica
+  // Made for one node, so it has one replica; the nodes that have just joined hear of the port in a moment.
+  await eventually({ what: "the replica answers, on every node", limitMs: settleMs }, async () => {
+    return (await whoAnswers(nodes)).join() === "1,1,1";
+  });
   const to = { socket: node.socket };
   await exchangeJson({ to, method: "DELETE", path: `/services/${sampleService}` });
   await eventually({ what: "the sample is gone", limitMs: settleMs }, async () => {

@@ -92,6 +92,32 @@ test("a host-mode port answers on its address", async () => {
   await manager.ok(["service", "rm", "page"]);
 });
 
+test("it has no part in our overlay networks and the mesh: such tasks are not placed there, and say why", async () => {
+  await manager.ok(["network", "create", "--driver", "overlay", "blue"]);
+  await manager.ok(["service", "create", ...onStock, "--network", "blue", "--name", "joined", image]);
+  await manager.ok(["service", "create", ...onStock, "--publish", "8096:80", "--name", "meshed", image]);
+  const reason = /no suitable node \(.*overlay networks of this swarm not available on 1 node/;
+  for (const name of ["joined", "meshed"]) {
+    await cluster.until(`the task of ${name} says why it waits`, async () => {
+      const [said = ""] = await manager.lines([
+        "service",
+        "ps",
+        "--no-trunc",
+        "--format",
+        "{{.CurrentState}} {{.Error}}",
+        name,
+      ]);
+      return said.startsWith("Pending") && reason.test(said);
+    });
+    assert.deepEqual(await cluster.containers(name), []);
+  }
+  await manager.ok(["service", "update", "--detach", "--quiet", "--constraint-rm", "node.hostname==node-2", "joined"]);
+  await cluster.running("joined", 1, ([one]) => one?.node === "node-1");
+  assert.equal((await cluster.nodes()).filter(({ Status }) => Status.State === "ready").length, 2);
+  await manager.ok(["service", "rm", "joined", "meshed"]);
+  await manager.ok(["network", "rm", "blue"]);
+});
+
 test("a failure and a missing image are told in the Engine's words", async () => {
   const once = [...onStock, "--restart-condition", "none"];
   await manager.ok(["service", "create", ...once, "--name", "fails", image, "sh", "-c", "exit 3"]);

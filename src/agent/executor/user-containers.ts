@@ -11,6 +11,7 @@ import { isShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
 import { driverOption } from "../../model/driver-options.ts";
+import type { ContainerNaming, RunningContainer } from "../../network/container-names.ts";
 import { taskIdLabel } from "./docker-labels.ts";
 
 export interface UserContainersListener {
@@ -44,6 +45,11 @@ export interface UserContainers {
    * @throws Unavailable
    */
   leadNames(containerId: string, names: SwarmNames): Promise<void>;
+  /**
+   * It asks whom its user wanted again: it is on no network of the swarm any more. Repeatable.
+   * @throws Unavailable
+   */
+  leaveNames(containerId: string): Promise<void>;
 }
 
 export interface SwarmNames {
@@ -57,8 +63,14 @@ export interface DockerUserContainersOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
-  /** Makes the containers of that process's namespace ask the swarm's name server (`network/container-names.ts`). */
-  readonly leadNames: (naming: SwarmNames & { readonly processId: number }) => Promise<void>;
+  /** How a container that runs is made to ask the swarm's name server. */
+  readonly names: ContainerNameServers;
+}
+
+/** `network/container-names.ts`. */
+export interface ContainerNameServers {
+  lead(naming: ContainerNaming): Promise<void>;
+  leave(container: RunningContainer): Promise<void>;
 }
 
 /** Networks of the Engine itself, which are no reason to look at a container. */
@@ -66,13 +78,13 @@ const plainNetworks = new Set(["bridge", "host", "none"]);
 
 export class DockerUserContainers implements UserContainers {
   readonly #engine: Engine;
-  readonly #leadNames: DockerUserContainersOptions["leadNames"];
+  readonly #names: ContainerNameServers;
   readonly #events: EngineEvents;
   #listener: UserContainersListener | undefined;
 
   constructor(options: DockerUserContainersOptions) {
     this.#engine = options.engine;
-    this.#leadNames = options.leadNames;
+    this.#names = options.names;
     this.#events = new EngineEvents({
       ...options,
       filters: { type: ["container", "network"], event: ["destroy", "disconnect", "start"] },
@@ -121,9 +133,15 @@ export class DockerUserContainers implements UserContainers {
 
   async leadNames(containerId: string, names: SwarmNames): Promise<void> {
     const detail = await this.#inspect(containerId);
-    const { Running, Pid } = detail?.State ?? {};
-    if (!Running || !Pid || detail?.HostConfig?.Dns?.includes(names.nameserver)) return;
-    await this.#leadNames({ ...names, processId: Pid });
+    const container = detail && running(detail);
+    if (!container || detail.HostConfig?.Dns?.includes(names.nameserver)) return;
+    await this.#names.lead({ ...container, ...names, asksEngine: isOnEngineNetwork(detail) });
+  }
+
+  async leaveNames(containerId: string): Promise<void> {
+    const detail = await this.#inspect(containerId);
+    const container = detail && running(detail);
+    if (container) await this.#names.leave(container);
   }
 
   async #inspect(containerId: string): Promise<ContainerInspectResponse | undefined> {
@@ -141,6 +159,18 @@ export class DockerUserContainers implements UserContainers {
     if (Type === "container" && Action === "start") this.#listener?.started(containerId);
     else if (Action === (Type === "container" ? "destroy" : "disconnect")) this.#listener?.changed(containerId);
   }
+}
+
+function running({ State, ResolvConfPath }: ContainerInspectResponse): RunningContainer | undefined {
+  if (!State?.Running || !State.Pid || !ResolvConfPath) return undefined;
+  return { processId: State.Pid, resolvConf: ResolvConfPath };
+}
+
+/** On one whose names the Engine knows: a user's own, and neither the default bridge nor the swarm's. */
+function isOnEngineNetwork({ NetworkSettings }: ContainerInspectResponse): boolean {
+  return Object.entries(NetworkSettings?.Networks ?? {}).some(
+    ([name, { DriverOpts }]) => !plainNetworks.has(name) && !DriverOpts?.[driverOption.task],
+  );
 }
 
 /** The container's ends on networks of the swarm; a task's own container has none of a user's. */

@@ -18,6 +18,11 @@ const lastVxlanId = 2 ** 24 - 1;
 /** Where the VXLAN id that was handed out last is kept; written with each network, so it is their lock too. */
 const vxlanSerial = "vxlan";
 
+/** The name of the lock under which somebody begins to use a network, or it is removed because nobody does. */
+export function networkLock(networkId: string): string {
+  return `network ${networkId}`;
+}
+
 /**
  * What a network of the spec (a valid one) gets: what it asks for, else the first free subnet of the cluster's pools.
  * @throws ShoalError PermissionDenied where the subnet asked for overlaps with another network's; InvalidArgument where

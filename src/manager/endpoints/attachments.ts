@@ -13,6 +13,7 @@ import { isTerminal, rank } from "../../model/state.ts";
 import type { Network, Task } from "../../model/types.ts";
 import type { AttachRequest } from "../../rpc/services.ts";
 import type { Store, View } from "../../store/store.ts";
+import { networkLock } from "../allocator/subnets.ts";
 
 export interface AttachmentOptions {
   readonly store: Store;
@@ -35,7 +36,7 @@ export async function attach(options: AttachmentOptions, nodeId: string, request
   await store.update((tx) => {
     const network = findNetwork(tx, wanted);
     if (!network) throw new ShoalError("NotFound", `network ${wanted} not found`);
-    tx.takeLock(`network ${network.ID}`); // nobody removes it meanwhile
+    tx.takeLock(networkLock(network.ID)); // nobody removes it meanwhile
     if (!network.Spec?.Attachable) {
       throw new ShoalError("PermissionDenied", `network ${wanted} not manually attachable`);
     }

@@ -8,6 +8,7 @@ import type { NetworkEndpoint, NetworkService, NetworkState } from "../../model/
 import { NetworkTable } from "../table.ts";
 import { nameservers } from "./resolv-conf.ts";
 import { Resolver, type TaskDns } from "./resolver.ts";
+import type { BoundSockets } from "./sockets.ts";
 
 function network(id: string, more: Partial<NetworkState> = {}): NetworkState {
   return {
@@ -178,4 +179,34 @@ test("what resolv.conf says", () => {
   const text =
     "# nameserver 1.1.1.1\nnameserver 192.0.2.1\n nameserver fe80::1%eth0\nsearch a.example\nnameserver nonsense\n";
   assert.deepEqual(nameservers(text), ["192.0.2.1", "fe80::1%eth0"]);
+});
+
+test("a resolver that is closed keeps no socket, also one that was being bound or comes later", async () => {
+  const gate = Promise.withResolvers<void>();
+  const open = new Set<string>();
+  const socket = (what: string) => {
+    open.add(what);
+    return { on: () => undefined, close: () => open.delete(what) };
+  };
+  const resolver = new Resolver({
+    clock: systemClock,
+    random: seededRandom(1),
+    log: silentLogger,
+    nodeServers: async () => [],
+    taskDns: () => undefined,
+    bind: async (namespace, address) => {
+      if (namespace === "slow") await gate.promise;
+      return { udp: socket(`udp ${address}`), tcp: socket(`tcp ${address}`) } as unknown as BoundSockets;
+    },
+  });
+  await resolver.serve("front", "quick", "10.0.1.1");
+  assert.equal(open.size, 2);
+  const serving = resolver.serve("back", "slow", "10.0.2.1");
+  resolver.close();
+  const table = new NetworkTable(network("back"));
+  resolver.update(table, table.takeChanges());
+  gate.resolve();
+  await serving;
+  await resolver.serve("back", "quick", "10.0.2.1");
+  assert.deepEqual([...open], []);
 });

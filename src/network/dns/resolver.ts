@@ -70,6 +70,7 @@ export class Resolver {
   readonly #options: ResolverOptions;
   readonly #upstream: Pick<Upstream, "ask">;
   readonly #networks = new Map<string, ServedNetwork>();
+  #closed = false;
 
   constructor(options: ResolverOptions) {
     this.#options = options;
@@ -90,11 +91,11 @@ export class Resolver {
    */
   async serve(networkId: string, namespace: string, address: string): Promise<void> {
     const served = this.#network(networkId);
-    if (served.sockets && served.address === address) return;
+    if (this.#closed || (served.sockets && served.address === address)) return;
     this.#close(served);
     const bind = this.#options.bind ?? ((file, at) => bindInNamespace(file, at, port));
     const sockets = await bind(namespace, address);
-    if (this.#networks.get(networkId) !== served) {
+    if (this.#closed || this.#networks.get(networkId) !== served) {
       sockets.udp.close();
       sockets.tcp.close();
       return;
@@ -112,7 +113,9 @@ export class Resolver {
     if (served) this.#close(served);
   }
 
+  /** For good: what is still being bound is closed, so that nothing keeps the process from ending. */
   close(): void {
+    this.#closed = true;
     for (const networkId of [...this.#networks.keys()]) this.stop(networkId);
   }
 
