@@ -24,6 +24,7 @@ function setUp({ executor = new FakeExecutor(), taskDatabase = new MemoryTaskDat
     chain: undefined as string | undefined,
     gate: undefined as PromiseWithResolvers<void> | undefined,
   };
+  const disk = { gate: undefined as PromiseWithResolvers<void> | undefined };
   const certificates: Certificates = {
     tlsInfo: (identity) => ({ TrustRoot: identity.rootCA, CertIssuerSubject: identity.chain }),
     renewAt: () => renewal.at,
@@ -45,9 +46,12 @@ function setUp({ executor = new FakeExecutor(), taskDatabase = new MemoryTaskDat
     clock,
     random: seededRandom(1),
     log: silentLogger,
-    onIdentity: (identity) => identities.push(identity),
+    onIdentity: (identity) => {
+      identities.push(identity);
+      return disk.gate?.promise;
+    },
   });
-  return { agent, clock, executor, identities, manager, renewal, taskDatabase };
+  return { agent, clock, disk, executor, identities, manager, renewal, taskDatabase };
 }
 
 async function started(set: ReturnType<typeof setUp>): Promise<ReturnType<typeof setUp>> {
@@ -334,6 +338,24 @@ test("a certificate of another issuer is told at once, and a renewal under way d
   const { rootCA, chain } = identities.at(-1)!;
   assert.deepEqual([rootCA, chain], ["new root", "chain of another issuer"]);
   assert.equal(manager.sessions.length, 3);
+  await agent.stop();
+});
+
+test("a certificate of another issuer is told to nobody before it is on the disk, in no other session either", async () => {
+  const { agent, clock, disk, manager, renewal } = setUp();
+  renewal.at = clock.now() + 60_000;
+  renewal.chain = "chain of another issuer";
+  disk.gate = Promise.withResolvers<void>();
+  agent.start();
+  await clock.advance(60_000);
+  assert.equal(renewal.count, 1);
+  assert.equal(manager.sessions.length, 1);
+  manager.disconnect();
+  await clock.advance(60_000);
+  assert.equal(manager.sessions.length, 1);
+  disk.gate.resolve();
+  await clock.advance(10_000);
+  assert.equal(manager.sessions.length, 2);
   await agent.stop();
 });
 

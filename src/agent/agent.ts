@@ -51,7 +51,7 @@ export interface AgentOptions {
   /** Each message of a manager: the node as it stands there, and the managers, which are to be kept on disk. */
   readonly onSession?: (message: SessionMessage) => void;
   /** A new certificate, or a new root: to be kept on disk, and used by whatever else talks to managers. */
-  readonly onIdentity?: (identity: NodeIdentity) => void;
+  readonly onIdentity?: (identity: NodeIdentity) => Promise<void> | void;
 }
 
 export interface AgentReport {
@@ -80,6 +80,8 @@ export class Agent {
   readonly #outage: Outage;
   readonly #abort = new AbortController();
   #identity: NodeIdentity;
+  /** What there is of the identity is on the disk; never rejects. */
+  #saved: Promise<void> = Promise.resolve();
   #description: NodeDescription | undefined;
   /** Looks whether managers have to be told of the identity. */
   #identityChanged: () => void = () => {};
@@ -266,10 +268,14 @@ export class Agent {
     this.#options.onSession?.(message);
   }
 
+  /**
+   * Managers hear of it only once it is on the disk: when all nodes have said that they have a certificate of the new
+   * root, the old one is given up, and a node that then came back from a crash with its old certificate had none.
+   */
   #setIdentity(identity: NodeIdentity): void {
     this.#identity = identity;
-    this.#options.onIdentity?.(identity);
-    this.#identityChanged();
+    this.#saved = Promise.resolve(this.#options.onIdentity?.(identity));
+    void this.#saved.then(() => this.#identityChanged());
   }
 
   /**
@@ -285,7 +291,8 @@ export class Agent {
         const now = JSON.stringify(this.#options.certificates.tlsInfo(this.#identity));
         if (this.#identity.role !== role || now !== told) resolve();
       };
-      this.#identityChanged(); // the session's first message may have brought a new root
+      // The session's first message may have brought a new root.
+      void this.#saved.then(() => this.#identityChanged());
     });
     await Promise.race([news, this.#renew(connection, signal)]);
   }
@@ -301,6 +308,7 @@ export class Agent {
 
   /** The node as it is, or as it was when its Engine could last be asked. */
   async #describe(): Promise<NodeDescription> {
+    await this.#saved;
     try {
       this.#description = await this.#options.executor.describe();
     } catch (error) {

@@ -156,25 +156,26 @@ export class Member {
     const known = managers.map(({ nodeId, address }) => ({ nodeId, address }));
     if (JSON.stringify(known) !== JSON.stringify(this.#state.managers)) {
       this.#state = { ...this.#state, managers: known };
-      this.#keep("the list of managers", () => this.#options.stateFile.save(this.#state));
+      void this.#keep("the list of managers", () => this.#options.stateFile.save(this.#state));
     }
     this.#sessionOpened();
   }
 
-  #renewed(identity: NodeIdentity): void {
+  /** Resolves when it is on the disk, or could not be written. */
+  async #renewed(identity: NodeIdentity): Promise<void> {
     const before = this.#identity.role;
     this.#identity = identity;
     const { identityFiles, keys } = this.#options;
     // Who is promoted keeps a worker's certificate on the disk until a manager's keys are there, which may be locked.
-    if (identity.role === "worker" || keys.areManagers) {
-      this.#keep("the new certificate", () => identityFiles.save(identity));
-    }
+    const isKept = identity.role === "worker" || keys.areManagers;
+    const saved = isKept ? this.#keep("the new certificate", () => identityFiles.save(identity)) : undefined;
     this.#managing.renewed(before, identity);
+    await saved;
   }
 
-  #keep(what: string, save: () => Promise<void>): void {
+  async #keep(what: string, save: () => Promise<void>): Promise<void> {
     const { log } = this.#options;
-    this.#inOrder(save).catch((error) => log.error(`${what} was not saved`, { error: messageOf(error) }));
+    await this.#inOrder(save).catch((error) => log.error(`${what} was not saved`, { error: messageOf(error) }));
   }
 
   #inOrder(save: () => Promise<void>): Promise<void> {

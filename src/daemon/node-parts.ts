@@ -38,7 +38,7 @@ export interface NodePartsOptions {
   /** Never pull an image that is on the node. */
   readonly preferOfflineImage: boolean;
   readonly onSession: (message: SessionMessage) => void;
-  readonly onIdentity: (renewed: NodeIdentity) => void;
+  readonly onIdentity: (renewed: NodeIdentity) => Promise<void>;
 }
 
 export interface NodeParts {
