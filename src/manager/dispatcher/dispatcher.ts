@@ -53,6 +53,9 @@ export interface DispatcherOptions {
   readonly reachable?: (managerId: string) => boolean;
 }
 
+/** What counts as served by the manager of a swarm that begins: more than any node is waited for. */
+const longerThanAnyGraceMs = 60_000;
+
 export class Dispatcher implements DispatcherService {
   readonly #options: DispatcherOptions;
   readonly #log: Logger;
@@ -111,7 +114,7 @@ export class Dispatcher implements DispatcherService {
     const { election, store } = this.#options;
     if (this.#state !== "new") return;
     this.#state = "running";
-    this.#serviceTime.begin();
+    this.#serviceTime.begin(this.#isFirstOfAll() ? longerThanAnyGraceMs : 0);
     this.#unwatch = [
       store.watch((commit) => {
         for (const change of commit.changes) this.#route(change);
@@ -127,6 +130,12 @@ export class Dispatcher implements DispatcherService {
     this.#leadChanged();
     // Not awaited: without a quorum it can't be written, and the start does not depend on it.
     void this.#markStarting();
+  }
+
+  /** The swarm has no other node yet: no agent has been without a manager. */
+  #isFirstOfAll(): boolean {
+    const { nodeId, store } = this.#options;
+    return [...store.view.all("nodes")].every(({ ID }) => ID === nodeId);
   }
 
   async #markStarting(): Promise<void> {

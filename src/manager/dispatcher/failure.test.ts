@@ -414,6 +414,11 @@ async function leadsSoonAfterItsStart(made: World, meanwhile: () => void): Promi
   await made.reachability("m1", "unreachable");
 }
 
+test("the manager of a swarm that begins has kept nobody waiting; one that finds other nodes cannot know", async (t) => {
+  assert.equal((await world(t, 1, [])).dispatcher("m1").inServiceMs, 60 * secondMs);
+  assert.equal((await world(t, 1, ["n1"])).dispatcher("m1").inServiceMs, 0);
+});
+
 test("a manager that has just started and leads knows from the others that agents had managers all the time", async (t) => {
   const made = await world(t, 3, ["n1"]);
   const agent = new Agent(made, "n1");

@@ -21,9 +21,9 @@ export class ServiceTime {
     return this.#since === undefined ? 0 : Math.max(0, this.#clock.now() - this.#since);
   }
 
-  /** This manager serves agents from now on. */
-  begin(): void {
-    this.#since = this.#clock.now();
+  /** This manager serves agents from now on. @param beforeMs for how long before that nobody can have missed it */
+  begin(beforeMs = 0): void {
+    this.#since = this.#clock.now() - beforeMs;
   }
 
   end(): void {
