@@ -423,6 +423,7 @@ function check(store: Store): void {
   for (const [address, who] of held) assert.equal(who.length, 1, `${address} has ${who.join(" and ")}`);
   for (const task of store.view.tasksInState("new")) {
     if (task.DesiredState !== "running" || !task.WaitsFor || task.Attachment?.Address) continue;
+    if (!task.Attachment && !store.view.service(task.ServiceID)) continue; // an orchestrator takes it back
     const full = store.view.network(task.WaitsFor) as Network;
     assert(isOverlay(full));
     const { total, used } = addressUse(store.view, full);
