@@ -10,6 +10,7 @@ program
   .option("--data-dir <dir>", "where the node keeps its state", "/var/lib/shoal")
   .option("-H, --host <address>", "API socket, unix:///PATH or tcp://HOST:PORT (repeatable)", collect, [])
   .option("--engine <address>", "the Docker Engine's socket", "unix:///var/run/docker.sock")
+  .option("--node-generic-resource <kind=value>", "what tasks may reserve: GPU=NAME or SSD=3 (repeatable)", collect, [])
   .option("--metrics-addr <host:port>", "serve /metrics for Prometheus")
   .option("--tlscacert <file>", "trust client certificates of this CA on tcp:// sockets")
   .option("--tlscert <file>", "certificate of tcp:// sockets")

@@ -1,9 +1,8 @@
 /** Opening and closing the API's sockets: `unix://PATH` and `tcp://HOST:PORT` (TLS when certificates are given). */
-import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { chmodSync, chownSync, readFileSync, statSync } from "node:fs";
 import type { Server } from "node:http";
-import { connect } from "node:net";
-import { dirname } from "node:path";
 import { ShoalError } from "../lib/errors.ts";
+import { listening, listeningOnSocket } from "../lib/listen.ts";
 
 export type HostAddress =
   | { readonly kind: "unix"; readonly path: string }
@@ -56,25 +55,10 @@ export function readTls(files: TlsFiles) {
 
 /** Resolves when `server` listens. A stale unix socket is removed; one that answers belongs to another daemon. */
 export async function listen(server: Server, address: HostAddress): Promise<void> {
-  if (address.kind === "unix") {
-    mkdirSync(dirname(address.path), { recursive: true });
-    if (existsSync(address.path)) {
-      if (await answers(address.path)) {
-        throw new ShoalError("FailedPrecondition", `another daemon is already listening on unix://${address.path}`);
-      }
-      rmSync(address.path);
-    }
-  }
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    const done = () => {
-      server.off("error", reject);
-      resolve();
-    };
-    if (address.kind === "unix") server.listen(address.path, done);
-    else server.listen(address.port, address.host, done);
-  });
-  if (address.kind === "unix") restrict(address.path);
+  if (address.kind === "tcp") return listening(server, { host: address.host, port: address.port });
+  const { path } = address;
+  await listeningOnSocket(server, path, `another daemon is already listening on unix://${path}`);
+  restrict(path);
 }
 
 /** As dockerd's socket: root and the group `docker` (where there is one) may use it. */
@@ -82,15 +66,4 @@ function restrict(path: string): void {
   chmodSync(path, 0o660);
   const group = readFileSync("/etc/group", "utf8").match(/^docker:[^:]*:(\d+):/m)?.[1];
   if (group) chownSync(path, statSync(path).uid, Number(group));
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect(path);
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once("error", () => resolve(false));
-  });
 }

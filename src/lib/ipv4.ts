@@ -1,5 +1,5 @@
-/** IPv4 addresses and networks as numbers, for arithmetic on them. */
-import { isIPv4 } from "node:net";
+/** IPv4 addresses and networks as numbers, for arithmetic on them. Only what is written in full is one: no `10.1`. */
+import ipaddr from "ipaddr.js";
 
 /** A network: all addresses from `first` to `last`. */
 export interface Range {
@@ -11,12 +11,11 @@ export interface Range {
 
 /** `10.0.0.1` -> 167772161; undefined for anything else. */
 export function parseAddress(text: string): number | undefined {
-  if (!isIPv4(text)) return undefined;
-  return text.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+  return ipaddr.IPv4.isValidFourPartDecimal(text) ? numberOf(ipaddr.IPv4.parse(text)) : undefined;
 }
 
 export function formatAddress(address: number): string {
-  return [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join(".");
+  return new ipaddr.IPv4([24, 16, 8, 0].map((shift) => (address >>> shift) & 0xff)).toString();
 }
 
 /**
@@ -24,13 +23,11 @@ export function formatAddress(address: number): string {
  * @returns undefined for anything else
  */
 export function parseCidr(text: string): { readonly address: number; readonly range: Range } | undefined {
-  const [, addressText = "", lengthText = ""] = /^([^/]*)\/(\d{1,2})$/.exec(text) ?? [];
-  const address = parseAddress(addressText);
-  const length = Number(lengthText);
-  if (address === undefined || length > 32) return undefined;
-  const size = 2 ** (32 - length);
-  const first = Math.floor(address / size) * size;
-  return { address, range: { first, last: first + size - 1, length } };
+  if (!ipaddr.IPv4.isValidCIDRFourPartDecimal(text)) return undefined;
+  const [address, length] = ipaddr.IPv4.parseCIDR(text);
+  const first = numberOf(ipaddr.IPv4.networkAddressFromCIDR(text));
+  const last = numberOf(ipaddr.IPv4.broadcastAddressFromCIDR(text));
+  return { address: numberOf(address), range: { first, last, length } };
 }
 
 export function formatRange({ first, length }: Range): string {
@@ -43,4 +40,8 @@ export function contains(range: Range, address: number): boolean {
 
 export function overlaps(one: Range, other: Range): boolean {
   return one.first <= other.last && other.first <= one.last;
+}
+
+function numberOf(address: ipaddr.IPv4): number {
+  return address.toByteArray().reduce((number, byte) => number * 256 + byte, 0);
 }

@@ -3,19 +3,11 @@ import { test } from "node:test";
 import type { NetworkEndpoint, NetworkService } from "../model/network-state.ts";
 import { Balancer, balanceOf } from "./balance.ts";
 import type { Commands } from "./commands.ts";
+import { networkState } from "./network-fixture.ts";
 import { NetworkTable } from "./table.ts";
 
 const networkId = "n1";
-const network = {
-  id: networkId,
-  name: "web",
-  vxlanId: 4097,
-  subnet: "10.0.1.0/24",
-  gateway: "10.0.1.1",
-  internal: false,
-  ingress: false,
-  encrypted: false,
-};
+const network = networkState(networkId);
 
 function setService(table: NetworkTable, serviceId: string, more: Partial<NetworkService> = {}): void {
   table.apply({ kind: "service", networkId, service: { serviceId, name: serviceId, aliases: [], ports: [], ...more } });

@@ -13,15 +13,12 @@
  *
  * Swarm leads with IPVS in a namespace beside the network's, and the task sees that namespace as its client.
  */
-import { type Commands, inNamespace } from "./commands.ts";
+import { type Commands, inNamespace, parsedList } from "./commands.ts";
+import type { AddressView } from "./kernel-links.ts";
 import { bridgeName } from "./names.ts";
 import { auditTable, type NftFrame, NftTable } from "./nft.ts";
 import { type Settings, setSettings, wrongSettings } from "./settings.ts";
 import type { NetworkTable, TableChanges } from "./table.ts";
-
-interface AddressesOfLink {
-  readonly addr_info?: readonly { readonly local?: string; readonly prefixlen?: number }[];
-}
 
 export interface BalancerOptions {
   readonly commands: Commands;
@@ -120,7 +117,7 @@ export class Balancer {
   async #compareAddresses({ addresses }: Told): Promise<{ missing: string[]; strangers: string[] }> {
     const listed = await this.#commands.run("ip", ["-json", "-4", "address", "show", "dev", bridgeName]);
     const there = new Set<string>();
-    for (const { addr_info: infos = [] } of JSON.parse(listed) as AddressesOfLink[]) {
+    for (const { addr_info: infos = [] } of parsedList<AddressView>(listed)) {
       for (const { local, prefixlen } of infos) if (local !== undefined && prefixlen === 32) there.add(local);
     }
     const wanted = new Set(addresses.values());

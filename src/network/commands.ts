@@ -46,6 +46,21 @@ export const systemCommands: Commands = {
   },
 };
 
+/** Names of the namespaces of this node, ours and others'. */
+export async function namespaceNames(commands: Commands): Promise<readonly string[]> {
+  const lines = (await commands.run("ip", ["netns", "list"])).split("\n");
+  return lines.filter(Boolean).map((line) => line.split(" ", 1)[0]!);
+}
+
+/**
+ * What `ip -json` and `bridge -json` print: nothing, rather than an empty list, where there is nothing; and empty
+ * objects for what they omit.
+ */
+export function parsedList<T extends object>(json: string): T[] {
+  const list = json.trim() === "" ? [] : (JSON.parse(json) as T[]);
+  return list.filter((item) => Object.keys(item).length > 0);
+}
+
 /** The same in the namespace of that name. Not by `ip netns exec`: that mounts /sys anew each time. */
 export function inNamespace(commands: Commands, namespace: string): Commands {
   const enter = `--net=${namespacePath(namespace)}`;

@@ -14,6 +14,7 @@ import type { AssignedTask } from "../model/types.ts";
 import { DataPlane } from "./data-plane.ts";
 import { FakeCommands } from "./fake-commands.ts";
 import { namespaceOf } from "./names.ts";
+import { networkState } from "./network-fixture.ts";
 import type { NetworkBalance } from "./parts.ts";
 
 const front = "frontnetwork0000000000000";
@@ -21,21 +22,7 @@ const back = "backnetwork00000000000000";
 const never = new AbortController().signal;
 
 function network(id: string, more: Partial<NetworkState> = {}): NetworkChange {
-  const name = id.replace(/network0*$/, "");
-  return {
-    kind: "network",
-    network: {
-      id,
-      name,
-      vxlanId: 4097,
-      subnet: "10.0.1.0/24",
-      gateway: "10.0.1.1",
-      internal: false,
-      ingress: false,
-      encrypted: false,
-      ...more,
-    },
-  };
+  return { kind: "network", network: networkState(id, { name: id.replace(/network0*$/, ""), ...more }) };
 }
 
 function node(networkId: string, nodeId: string, address: string, ownAddress?: string): NetworkChange {

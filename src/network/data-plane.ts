@@ -14,7 +14,8 @@ import type { Logger } from "../lib/log.ts";
 import { Loop, type LoopReport } from "../lib/loop.ts";
 import type { Random } from "../lib/random.ts";
 import { driverOption } from "../model/driver-options.ts";
-import type { DataPath, NetworkChange, NetworkKey, NetworkState, NetworksMessage } from "../model/network-state.ts";
+import type { ContentChange, DataPath, NetworkKey, NetworkState, NetworksMessage } from "../model/network-state.ts";
+import { addressOf } from "../model/networks.ts";
 import type { AssignedTask, AttachedNetwork } from "../model/types.ts";
 import type { Commands } from "./commands.ts";
 import type { TaskDns } from "./dns/resolver.ts";
@@ -22,9 +23,7 @@ import { type DriverServer, serveDriver } from "./driver/server.ts";
 import { Encrypting } from "./encrypting.ts";
 import { EngineNetworks } from "./engine-networks.ts";
 import { linkOf, namespaces, outsideCables } from "./kernel.ts";
-import { withoutPrefix } from "./names.ts";
 import { Networks, type NetworksOrder } from "./networks.ts";
-import type { ContentChange } from "./overlay-network.ts";
 import type { NetworkParts } from "./parts.ts";
 import type { ContainerNetwork, ContainerNetworks, NetworkPlane } from "./plane.ts";
 import { Plugging } from "./plugging.ts";
@@ -249,7 +248,7 @@ export class DataPlane implements NetworkPlane {
       task.Networks.map(async ({ Network: { ID }, Addresses }) => {
         const network = this.#networks.get(ID);
         if (!network?.isReady) return;
-        await this.#parts.drained(network.namespace, Addresses.map(withoutPrefix), limitMs);
+        await this.#parts.drained(network.namespace, Addresses.map(addressOf), limitMs);
       }),
     );
   }
@@ -344,7 +343,7 @@ export class DataPlane implements NetworkPlane {
       const endpoint = found?.table?.endpoints.get(taskId);
       const nameserver = found?.ownAddress;
       if (!found?.isReady || !network || !endpoint || nameserver === undefined) return undefined;
-      const address = Addresses.find((one) => withoutPrefix(one) === endpoint.address);
+      const address = Addresses.find((one) => addressOf(one) === endpoint.address);
       return address === undefined ? undefined : { network, address, nameserver };
     };
     return this.#until(find, stateLimitMs, signal, () => `network ${Name} is not ready on this node: ${this.#why(ID)}`);
@@ -428,6 +427,6 @@ function sorted({ type, changes }: NetworksMessage): { order: NetworksOrder; key
   return { order: { isComplete: type === "complete", left, contents }, key };
 }
 
-function networkIdOf(change: Exclude<NetworkChange, { kind: "key" | "remove-network" }>): string {
+function networkIdOf(change: ContentChange): string {
   return change.kind === "network" ? change.network.id : change.networkId;
 }

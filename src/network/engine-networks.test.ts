@@ -2,19 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FakeEngine } from "../engine/fake-engine.ts";
 import { silentLogger } from "../lib/log.ts";
-import type { NetworkState } from "../model/network-state.ts";
 import { EngineNetworks } from "./engine-networks.ts";
+import { networkState } from "./network-fixture.ts";
 
-const front: NetworkState = {
-  id: "frontnetwork0000000000000",
-  name: "front",
-  vxlanId: 1,
-  subnet: "10.0.1.0/24",
-  gateway: "10.0.1.1",
-  internal: true,
-  ingress: false,
-  encrypted: false,
-};
+const front = networkState("frontnetwork0000000000000", { name: "front", internal: true });
 
 function start() {
   const engine = new FakeEngine();

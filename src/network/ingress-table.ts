@@ -11,12 +11,13 @@
  *   it goes straight there, without being routed here. What came by this node itself has no such mark.
  *
  * The mark is the connection's zone, in its original direction alone: the same client, with the same port, may so speak
- * to the same task by two nodes at once.
+ * to the same task by two nodes at once. A client that tasks see with an address of the network has none, and needs
+ * none: it is a node, and answers reach it by themselves.
  *
  * Swarm gives tasks the node's address as their client's instead, so that they answer to that node by themselves.
  */
-import ipaddr from "ipaddr.js";
 import { assert } from "../lib/errors.ts";
+import { parseAddress, parseCidr } from "../lib/ipv4.ts";
 import type { NetworkPort } from "../model/network-state.ts";
 import { inTurn, refusal } from "./balance.ts";
 import { hostFrame, meshLink } from "./ingress-host.ts";
@@ -100,10 +101,10 @@ export class IngressTables {
    * same one only in networks of more than 65,535 addresses; then the later one takes the next.
    */
   #freeZone(subnet: string, address: string): number {
-    const [base] = ipaddr.IPv4.parseCIDR(subnet);
+    const base = parseCidr(subnet)!.address;
     const taken = new Set(this.#zones.values());
     assert(taken.size < zones, "more nodes than zones");
-    let zone = Math.max(1, (numberOf(ipaddr.IPv4.parse(address)) - numberOf(base)) & zones);
+    let zone = Math.max(1, (parseAddress(address)! - base) & zones);
     while (taken.has(zone)) zone = (zone % zones) + 1;
     return zone;
   }
@@ -154,11 +155,12 @@ function meshFrame(subnet: string): NftFrame {
     hooks: {
       remember: {
         hook: "type filter hook prerouting priority raw; policy accept;",
-        rules: [`${fromBridge} ct original zone set ether saddr map @zones`],
+        // Cheapest first, here and below, as every packet of the mesh comes by: what tasks answer is told by its source.
+        rules: [`ip saddr != ${subnet} ${fromBridge} ct original zone set ether saddr map @zones`],
       },
       back: {
         hook: "type filter hook prerouting priority mangle; policy accept;",
-        rules: [`${fromBridge} ct direction reply ct original zone != 0 ether daddr set ct original zone map @nodes`],
+        rules: [`ct direction reply ct original zone != 0 ${fromBridge} ether daddr set ct original zone map @nodes`],
       },
       lead: {
         hook: "type nat hook prerouting priority dstnat; policy accept;",
@@ -187,8 +189,4 @@ function keyOf(protocol: string, port: number): string {
 
 function chainOf(key: string): string {
   return `p_${key.replace(" . ", "_")}`;
-}
-
-function numberOf(address: ipaddr.IPv4): number {
-  return address.toByteArray().reduce((number, byte) => number * 256 + byte, 0);
 }

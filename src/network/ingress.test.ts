@@ -6,19 +6,17 @@ import { FakeCommands } from "./fake-commands.ts";
 import { IngressMesh, NodeSide } from "./ingress.ts";
 import { compareFirewall } from "./ingress-host.ts";
 import { IngressTables } from "./ingress-table.ts";
+import { networkState } from "./network-fixture.ts";
 import { NetworkTable } from "./table.ts";
 
 const networkId = "i1";
-const network = {
-  id: networkId,
+const network = networkState(networkId, {
   name: "ingress",
   vxlanId: 4096,
   subnet: "10.0.0.0/24",
   gateway: "10.0.0.1",
-  internal: false,
   ingress: true,
-  encrypted: false,
-};
+});
 const tcp: NetworkPort = { protocol: "tcp", published: 8080, target: 80 };
 const udp: NetworkPort = { protocol: "udp", published: 8080, target: 53 };
 

@@ -7,7 +7,7 @@
  * nothing, and a program that has the port already keeps it but is not reached by it any more, as with Swarm.
  */
 import type { Logger } from "../lib/log.ts";
-import { type Commands, inNamespace } from "./commands.ts";
+import { type Commands, inNamespace, parsedList } from "./commands.ts";
 import {
   auditFirewall,
   cablePrefix,
@@ -19,15 +19,11 @@ import {
   openFirewall,
 } from "./ingress-host.ts";
 import { type HostPort, IngressTables } from "./ingress-table.ts";
+import type { AddressView } from "./kernel-links.ts";
 import { bridgeName } from "./names.ts";
 import { auditTable, removeTable } from "./nft.ts";
 import { type Settings, setSettings, wrongSettings } from "./settings.ts";
 import type { NetworkTable, TableChanges } from "./table.ts";
-
-interface LinkView {
-  readonly flags?: readonly string[];
-  readonly addr_info?: readonly { readonly local?: string; readonly prefixlen?: number }[];
-}
 
 interface RouteView {
   readonly gateway?: string;
@@ -232,7 +228,7 @@ export class IngressMesh {
         if (!has) differences.push(`${name} lacks the address ${address}/${cablePrefix}`);
       }
     }
-    const routes = JSON.parse(await this.#mesh.run("ip", ["-json", "route", "show", "default"])) as RouteView[];
+    const routes = parsedList<RouteView>(await this.#mesh.run("ip", ["-json", "route", "show", "default"]));
     if (!routes.some(({ gateway, dev }) => gateway === hostAddress && dev === meshLink)) {
       differences.push(`ingress namespace: there is no default route by ${hostAddress}`);
     }
@@ -243,9 +239,9 @@ export class IngressMesh {
     return (await this.#show(commands, name)).length > 0;
   }
 
-  async #show(commands: Commands, name: string): Promise<readonly LinkView[]> {
+  async #show(commands: Commands, name: string): Promise<readonly AddressView[]> {
     // Asked for by name, one that is absent is a failure like any other.
     const listed = await commands.run("ip", ["-json", "address", "show"]);
-    return (JSON.parse(listed) as (LinkView & { ifname?: string })[]).filter(({ ifname }) => ifname === name);
+    return parsedList<AddressView>(listed).filter(({ ifname }) => ifname === name);
   }
 }

@@ -39,6 +39,7 @@ export interface LinkView {
 /** As `ip -json address show` tells of it. */
 export interface AddressView {
   readonly ifname?: string;
+  readonly flags?: readonly string[];
   readonly addr_info?: readonly { readonly local?: string; readonly prefixlen?: number; readonly family?: string }[];
 }
 

@@ -4,7 +4,7 @@
  */
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import { type Cable, cableOf, outsidePrefix } from "./cable.ts";
-import type { Commands } from "./commands.ts";
+import { type Commands, namespaceNames, parsedList } from "./commands.ts";
 import {
   type AddressView,
   bridgeLine,
@@ -64,7 +64,7 @@ export class NetworkKernel {
       this.#run("ip", ["-json", "neigh", "show", "dev", bridgeName]),
       this.#run("bridge", ["-json", "fdb", "show"]),
     ]);
-    return { neighbours: parsed(neighbours), forwarding: parsed(forwarding) };
+    return { neighbours: parsedList(neighbours), forwarding: parsedList(forwarding) };
   }
 
   async program({ ip, bridge }: Batches): Promise<void> {
@@ -174,7 +174,7 @@ export class NetworkKernel {
   /** Undefined where there is no namespace. */
   async #links(): Promise<readonly LinkView[] | undefined> {
     try {
-      return parsed<LinkView>(await this.#run("ip", ["-json", "-details", "link", "show"]));
+      return parsedList<LinkView>(await this.#run("ip", ["-json", "-details", "link", "show"]));
     } catch (error) {
       if (isMissingNamespace(error)) return undefined;
       throw error;
@@ -182,7 +182,7 @@ export class NetworkKernel {
   }
 
   async #addresses(): Promise<readonly AddressView[]> {
-    return parsed(await this.#run("ip", ["-json", "-4", "address", "show"]));
+    return parsedList(await this.#run("ip", ["-json", "-4", "address", "show"]));
   }
 
   #run(program: "ip" | "bridge", args: readonly string[], input?: string): Promise<string> {
@@ -203,13 +203,12 @@ export class NetworkKernel {
 
 /** Names of our networks' namespaces on this node. */
 export async function namespaces(commands: Commands): Promise<readonly string[]> {
-  const lines = (await commands.run("ip", ["netns", "list"])).split("\n");
-  return lines.map((line) => line.split(" ", 1)[0]!).filter(isNetworkNamespace);
+  return (await namespaceNames(commands)).filter(isNetworkNamespace);
 }
 
 /** Cables' outer ends that no container has taken, in the node's own namespace. */
 export async function outsideCables(commands: Commands): Promise<readonly string[]> {
-  const links = parsed<LinkView>(await commands.run("ip", ["-json", "link", "show", "type", "veth"]));
+  const links = parsedList<LinkView>(await commands.run("ip", ["-json", "link", "show", "type", "veth"]));
   return links.map(({ ifname }) => ifname).filter((name) => name.startsWith(outsidePrefix) && name.length === 14);
 }
 
@@ -218,10 +217,10 @@ export async function outsideCables(commands: Commands): Promise<readonly string
  * translates), and then of the link that the default route takes.
  */
 export async function linkOf(commands: Commands, address: string): Promise<{ readonly mtu: number; isOwn: boolean }> {
-  const links = parsed<LinkView & AddressView>(await commands.run("ip", ["-json", "address", "show"]));
+  const links = parsedList<LinkView & AddressView>(await commands.run("ip", ["-json", "address", "show"]));
   const own = links.find(({ addr_info = [] }) => addr_info.some(({ local }) => local === address));
   if (own) return { mtu: own.mtu ?? ethernetMtu, isOwn: true };
-  const routes = parsed<{ readonly dev?: string }>(await commands.run("ip", ["-json", "route", "show", "default"]));
+  const routes = parsedList<{ readonly dev?: string }>(await commands.run("ip", ["-json", "route", "show", "default"]));
   const link = links.find(({ ifname }) => ifname === routes[0]?.dev);
   return { mtu: link?.mtu ?? ethernetMtu, isOwn: false };
 }
@@ -241,10 +240,4 @@ function isGone(error: unknown): boolean {
 
 function text(lines: readonly string[]): string {
   return `${lines.join("\n")}\n`;
-}
-
-/** `ip -json` prints nothing, rather than an empty list, where there is nothing; and empty objects for what it omits. */
-function parsed<T>(json: string): T[] {
-  const list = json.trim() === "" ? [] : (JSON.parse(json) as T[]);
-  return list.filter((item) => Object.keys(item as object).length > 0);
 }

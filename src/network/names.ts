@@ -42,7 +42,3 @@ export function cableNames(taskId: string, networkId: string): { readonly inside
 export function prefixOf(subnet: string): number {
   return Number(subnet.slice(subnet.indexOf("/") + 1));
 }
-
-export function withoutPrefix(address: string): string {
-  return address.split("/", 1)[0]!;
-}

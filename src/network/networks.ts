@@ -4,10 +4,11 @@
  */
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import type { ContentChange } from "../model/network-state.ts";
 import type { Commands } from "./commands.ts";
 import { NetworkKernel, namespaces } from "./kernel.ts";
 import { namespaceOf } from "./names.ts";
-import { type ContentChange, OverlayNetwork, type OverlayOptions } from "./overlay-network.ts";
+import { OverlayNetwork, type OverlayOptions } from "./overlay-network.ts";
 
 /** What a message says of the networks. */
 export interface NetworksOrder {

@@ -10,7 +10,7 @@
 import { assert, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { sameJson } from "../lib/same.ts";
-import type { NetworkChange, NetworkNode, NetworkState } from "../model/network-state.ts";
+import type { ContentChange, NetworkState } from "../model/network-state.ts";
 import { type Cable, newCable } from "./cable.ts";
 import type { Commands } from "./commands.ts";
 import type { HostPort } from "./ingress-table.ts";
@@ -22,9 +22,6 @@ import type { IngressBalance, NetworkBalance, NetworkParts } from "./parts.ts";
 import { Peers } from "./peers.ts";
 import { NetworkTable, type TableChanges } from "./table.ts";
 import { differenceFrom } from "./table-difference.ts";
-
-/** A change of one network's contents or settings. */
-export type ContentChange = Exclude<NetworkChange, { kind: "remove-network" | "key" }>;
 
 export interface OverlayOptions {
   /** Name of its namespace. */
@@ -79,7 +76,7 @@ export class OverlayNetwork {
   constructor(options: OverlayOptions) {
     this.#options = options;
     this.#kernel = new NetworkKernel(options.commands, options.namespace, options.processId);
-    this.#peers = new Peers(options.nodeId, addressOfNode);
+    this.#peers = new Peers(options.nodeId);
     this.#mayLead = options.found !== undefined;
     for (const cable of options.found?.cables ?? []) this.#cables.set(cable.endpointId, cable);
   }
@@ -293,7 +290,7 @@ export class OverlayNetwork {
     this.#membership = "member";
     this.#isGone = false;
     this.#isDirty = true;
-    this.#peers = new Peers(this.#options.nodeId, addressOfNode);
+    this.#peers = new Peers(this.#options.nodeId);
     this.#table = new NetworkTable(first.network);
     return this.#table;
   }
@@ -422,10 +419,6 @@ export class OverlayNetwork {
   *#localEndpoints(): Generator<LocalEndpoint> {
     for (const { address, inside } of this.#cables.values()) yield { address, port: inside };
   }
-}
-
-function addressOfNode({ address }: NetworkNode): string {
-  return address;
 }
 
 function contentOf(step: Step): readonly ContentChange[] {

@@ -24,16 +24,23 @@ export interface NetworkNames {
   close(): void;
 }
 
+/** The node's public key, or why it can't encrypt. */
+export type EncryptionSupport = { readonly publicKey: string } | { readonly problem: string };
+
+export interface EncryptionState {
+  /** The node's own data path address. */
+  readonly address: string;
+  /** The other nodes of all encrypted networks; one without a public key can't be reached. */
+  readonly peers: readonly NetworkNode[];
+  readonly key: NetworkKey | undefined;
+}
+
 /** What encrypted networks' packets go through. */
 export interface NetworkEncryption {
-  /** The namespace in which an encrypted network's VXLAN is to be made. */
+  /** Name (below /run/netns) of the namespace in which an encrypted network's VXLAN is to be made. */
   readonly namespace: string;
-  describe(): Promise<{ readonly publicKey: string } | { readonly problem: string }>;
-  apply(state: {
-    readonly address: string;
-    readonly peers: readonly NetworkNode[];
-    readonly key: NetworkKey | undefined;
-  }): Promise<void>;
+  describe(): Promise<EncryptionSupport>;
+  apply(state: EncryptionState): Promise<void>;
   remove(): Promise<void>;
   audit(): Promise<string[]>;
 }

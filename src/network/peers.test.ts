@@ -21,7 +21,7 @@ function gone(taskId: string): NetworkChange {
 
 /** A node's peers, and the plan that each list of changes leads to. */
 function peersOfA() {
-  const peers = new Peers("a", ({ address }) => address);
+  const peers = new Peers("a");
   const after = (...changes: NetworkChange[]) => {
     for (const change of changes) peers.take(change);
     const plan = peers.plan();

@@ -6,6 +6,7 @@
  * Invariant: after `plan` and its success told by `done`, the kernel has exactly what the managers say. Only addresses
  * that something happened to are looked at.
  */
+import { addTo, removeFrom } from "../lib/sets.ts";
 import type { NetworkChange, NetworkNode } from "../model/network-state.ts";
 
 export interface Peer {
@@ -23,7 +24,6 @@ export interface PeerPlan {
 
 export class Peers {
   readonly #selfNodeId: string;
-  readonly #viaOf: (node: NetworkNode) => string | undefined;
   readonly #nodes = new Map<string, NetworkNode>();
   /** By what holds it (a task, or `node ID`): address and node. */
   readonly #holdings = new Map<string, { readonly address: string; readonly nodeId: string }>();
@@ -33,10 +33,8 @@ export class Peers {
   readonly #touched = new Set<string>();
   readonly #programmed = new Map<string, string>();
 
-  /** @param viaOf where a node's packets go; undefined while that can't be said */
-  constructor(selfNodeId: string, viaOf: (node: NetworkNode) => string | undefined) {
+  constructor(selfNodeId: string) {
     this.#selfNodeId = selfNodeId;
-    this.#viaOf = viaOf;
   }
 
   /** Takes a change of this network; those that tell of no address are nothing to it. */
@@ -102,8 +100,7 @@ export class Peers {
     const holder = [...(this.#holders.get(address) ?? [])].at(-1);
     const nodeId = holder === undefined ? undefined : this.#holdings.get(holder)?.nodeId;
     if (nodeId === undefined || nodeId === this.#selfNodeId) return undefined;
-    const node = this.#nodes.get(nodeId);
-    return node && this.#viaOf(node);
+    return this.#nodes.get(nodeId)?.address;
   }
 
   /** Whether anybody has the address, here or elsewhere. */
@@ -117,11 +114,6 @@ export class Peers {
       const via = this.viaOf(address);
       if (via !== undefined) yield { address, via };
     }
-  }
-
-  /** Everything is to be looked at again: `viaOf` gives other answers now. */
-  touchAll(): void {
-    for (const address of this.#holders.keys()) this.#touched.add(address);
   }
 
   #hold(holder: string, holding: { readonly address: string; readonly nodeId: string } | undefined): void {
@@ -149,16 +141,4 @@ export class Peers {
 
 function nodeHolder(nodeId: string): string {
   return `node ${nodeId}`;
-}
-
-function addTo(sets: Map<string, Set<string>>, key: string, value: string): void {
-  const set = sets.get(key);
-  if (set) set.add(value);
-  else sets.set(key, new Set([value]));
-}
-
-function removeFrom(sets: Map<string, Set<string>>, key: string, value: string): void {
-  const set = sets.get(key);
-  set?.delete(value);
-  if (set?.size === 0) sets.delete(key);
 }

@@ -12,10 +12,10 @@ import { type Clock, within } from "../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { driverOption } from "../model/driver-options.ts";
+import { addressOf } from "../model/networks.ts";
 import type { TaskDns } from "./dns/resolver.ts";
 import { type EndpointRequest, type Endpoints, endpointRequest, type PortRequest } from "./driver/requests.ts";
 import type { HostPort } from "./ingress-table.ts";
-import { withoutPrefix } from "./names.ts";
 import type { Networks } from "./networks.ts";
 import type { OverlayNetwork } from "./overlay-network.ts";
 
@@ -74,7 +74,7 @@ export class Plugging implements Endpoints {
     const network = await this.#options.ready(request.networkId);
     this.#endpoints.set(request.endpointId, { ...request, ports: [] });
     this.#pluggedAt.set(request.endpointId, this.#options.clock.now());
-    await network.plug(request.endpointId, request.taskId, withoutPrefix(request.address));
+    await network.plug(request.endpointId, request.taskId, addressOf(request.address));
   }
 
   async join(endpointId: string) {
@@ -82,7 +82,7 @@ export class Plugging implements Endpoints {
     const endpoint = this.#endpoints.get(endpointId);
     let cable = network?.cables.get(endpointId);
     if (!cable && network && endpoint) {
-      cable = await network.plug(endpointId, endpoint.taskId, withoutPrefix(endpoint.address));
+      cable = await network.plug(endpointId, endpoint.taskId, addressOf(endpoint.address));
     }
     if (!network || !cable) throw new ShoalError("NotFound", `there is no endpoint ${endpointId}`);
     // On the ingress network the node is the way out: answers must go back the way the question came.
@@ -188,7 +188,7 @@ export class Plugging implements Endpoints {
   async #publish(networkId: string): Promise<void> {
     const ports = [...this.#endpoints.values()]
       .filter((endpoint) => endpoint.networkId === networkId)
-      .flatMap(({ address, ports }) => ports.map((port): HostPort => ({ address: withoutPrefix(address), ...port })));
+      .flatMap(({ address, ports }) => ports.map((port): HostPort => ({ address: addressOf(address), ...port })));
     await this.#options.networks.get(networkId)?.setHostPorts(ports);
   }
 

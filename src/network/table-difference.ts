@@ -1,9 +1,7 @@
 /** What a complete list of a network's contents changes, so that only that has to be done. */
 import { sameJson } from "../lib/same.ts";
-import type { NetworkChange } from "../model/network-state.ts";
+import type { ContentChange } from "../model/network-state.ts";
 import type { NetworkTable } from "./table.ts";
-
-type ContentChange = Exclude<NetworkChange, { kind: "remove-network" | "key" }>;
 
 /** @param complete all that there is of the network; what is not in it goes */
 export function differenceFrom(table: NetworkTable, complete: readonly ContentChange[]): ContentChange[] {

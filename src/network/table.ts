@@ -3,8 +3,9 @@
  * whoever makes the kernel or the DNS equal to it has work with what changed only.
  */
 import { unreachable } from "../lib/errors.ts";
+import { addTo, removeFrom } from "../lib/sets.ts";
 import type {
-  NetworkChange,
+  ContentChange,
   NetworkEndpoint,
   NetworkNode,
   NetworkService,
@@ -62,7 +63,7 @@ export class NetworkTable {
   }
 
   /** Takes a change of this network; a service whose endpoints change has changed too. */
-  apply(change: Exclude<NetworkChange, { kind: "remove-network" | "key" }>): void {
+  apply(change: ContentChange): void {
     switch (change.kind) {
       case "network":
         this.#network = change.network;
@@ -107,17 +108,12 @@ export class NetworkTable {
     for (const one of [before, endpoint]) if (one?.serviceId) this.#changes.services.add(one.serviceId);
     this.#changes.endpoints.add(taskId);
     if (before?.serviceId && before.serviceId !== endpoint?.serviceId) {
-      const ids = this.#byService.get(before.serviceId);
-      ids?.delete(taskId);
-      if (ids?.size === 0) this.#byService.delete(before.serviceId);
+      removeFrom(this.#byService, before.serviceId, taskId);
     }
     if (!endpoint) this.#endpoints.delete(taskId);
     else {
       this.#endpoints.set(taskId, endpoint);
-      if (!endpoint.serviceId) return;
-      const ids = this.#byService.get(endpoint.serviceId);
-      if (ids) ids.add(taskId);
-      else this.#byService.set(endpoint.serviceId, new Set([taskId]));
+      if (endpoint.serviceId) addTo(this.#byService, endpoint.serviceId, taskId);
     }
   }
 }

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ShoalError } from "../lib/errors.ts";
 import { silentLogger } from "../lib/log.ts";
-import { Encryption, type EncryptionState } from "./wireguard.ts";
+import type { EncryptionState } from "./parts.ts";
+import { Encryption } from "./wireguard.ts";
 
 /** The keys of the Curve25519 standard's example (RFC 7748, 6.1), in base64. */
 const privateKey = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";

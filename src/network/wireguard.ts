@@ -13,13 +13,12 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync } from "node:crypto";
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import type { NetworkKey, NetworkNode } from "../model/network-state.ts";
-import type { Commands } from "./commands.ts";
+import type { NetworkNode } from "../model/network-state.ts";
+import { type Commands, inNamespace, namespaceNames } from "./commands.ts";
+import type { EncryptionState, EncryptionSupport, NetworkEncryption } from "./parts.ts";
 
 /** UDP, on every node. Not WireGuard's usual one, which a tunnel of the user's may have. */
-export const wireguardPort = 51_822;
-/** What WireGuard adds to a packet over IPv4. */
-export const wireguardOverheadBytes = 60;
+const wireguardPort = 51_822;
 
 const namespace = "shoal-wg";
 const program = "wireguard-go";
@@ -30,20 +29,11 @@ export interface EncryptionOptions {
   readonly log: Logger;
 }
 
-export interface EncryptionState {
-  /** The node's own data path address. */
-  readonly address: string;
-  /** The other nodes of all encrypted networks; one without a public key can't be reached. */
-  readonly peers: readonly NetworkNode[];
-  readonly key: NetworkKey | undefined;
-}
-
-export type EncryptionSupport = { readonly publicKey: string } | { readonly problem: string };
-
-export class Encryption {
-  /** Name (below /run/netns) of the namespace in which an encrypted network's VXLAN is to be made. */
+export class Encryption implements NetworkEncryption {
   readonly namespace = namespace;
   readonly #commands: Commands;
+  /** Where the interface is: the kernel's WireGuard is asked there. */
+  readonly #inside: Commands;
   readonly #log: Logger;
   /** Unique on the machine: wireguard-go's socket is called after it. */
   readonly #interface: string;
@@ -53,6 +43,7 @@ export class Encryption {
 
   constructor({ commands, nodeId, log }: EncryptionOptions) {
     this.#commands = commands;
+    this.#inside = inNamespace(commands, namespace);
     this.#log = log;
     this.#interface = `shwg-${nodeId.slice(0, 9)}`;
   }
@@ -88,7 +79,7 @@ export class Encryption {
   async #sync(state: EncryptionState): Promise<void> {
     // wg wants a file, and what we write into is a socket, which can't be opened as one.
     const sync = 'cat | wg syncconf "$1" /dev/stdin';
-    await this.#inside(["sh", "-c", sync, "sh", this.#interface], this.#configuration(state));
+    await this.#inside.run("sh", ["-c", sync, "sh", this.#interface], this.#configuration(state));
   }
 
   /** No network of this node is encrypted any more. */
@@ -111,7 +102,7 @@ export class Encryption {
       return [`interface ${this.#interface} is missing in namespace ${namespace}`];
     const expected = new Map(reachablePeers(this.#applied).map((peer) => [peer.publicKey, peer]));
     const differences: string[] = [];
-    const dump = await this.#inside(["wg", "show", this.#interface, "allowed-ips"]);
+    const dump = await this.#inside.run("wg", ["show", this.#interface, "allowed-ips"]);
     for (const line of dump.split("\n").filter(Boolean)) {
       const [publicKey = "", allowed = ""] = line.split("\t");
       const peer = expected.get(publicKey);
@@ -212,7 +203,7 @@ export class Encryption {
   /** Its private key; undefined where it has none yet, or nobody answers for it. */
   async #keyInside(): Promise<string | undefined> {
     try {
-      const key = (await this.#inside(["wg", "show", this.#interface, "private-key"])).trim();
+      const key = (await this.#inside.run("wg", ["show", this.#interface, "private-key"])).trim();
       return key === "(none)" ? undefined : key;
     } catch (error) {
       this.#log.debug("the WireGuard interface does not answer", { error: messageOf(error) });
@@ -220,14 +211,8 @@ export class Encryption {
     }
   }
 
-  /** Where the interface is: the kernel's WireGuard is asked there. */
-  #inside(command: readonly string[], input?: string): Promise<string> {
-    return this.#commands.run("nsenter", [`--net=/run/netns/${namespace}`, ...command], input);
-  }
-
   async #hasNamespace(): Promise<boolean> {
-    const list = await this.#commands.run("ip", ["netns", "list"]);
-    return list.split("\n").some((line) => line.split(" ")[0] === namespace);
+    return (await namespaceNames(this.#commands)).includes(namespace);
   }
 
   async #hasInterface(where: readonly string[]): Promise<boolean> {

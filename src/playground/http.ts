@@ -1,4 +1,4 @@
-/** One request with a whole answer, to a unix socket or an address: all that the playground needs of HTTP. */
+/** One request with a whole answer, to a unix socket or an address: all that the playground and the command line need of HTTP. */
 import { request } from "node:http";
 import type { Readable } from "node:stream";
 import { ShoalError } from "../lib/errors.ts";

@@ -278,10 +278,10 @@ export class Machine {
  */
 const machineScript = `
 set -e
-mkdir -p /run/docker /run/containerd /etc/docker
+mkdir -p /run/docker /run/containerd /run/shoal/tasks /etc/docker
 mount --make-rprivate /
 hostname "$1"
-for directory in /run/docker /run/containerd /run/netns; do mount -t tmpfs -o mode=0711 tmpfs "$directory"; done
+for directory in /run/docker /run/containerd /run/netns /run/shoal/tasks; do mount -t tmpfs -o mode=0711 tmpfs "$directory"; done
 mount --bind "$2/etc-docker" /etc/docker
 mount --bind "$2/resolv.conf" /etc/resolv.conf
 : >"$3"

@@ -7,8 +7,8 @@
  * are those of the network read at once, so that a network that is nearly full costs no more than its size.
  */
 import { contains, formatAddress, parseAddress, parseCidr, type Range } from "../../lib/ipv4.ts";
-import { addressOf } from "../../model/networks.ts";
-import type { AllocatedNetwork, Network } from "../../model/types.ts";
+import { addressOf, virtualAddresses } from "../../model/networks.ts";
+import type { AllocatedNetwork, Network, NetworkAddress } from "../../model/types.ts";
 import type { View } from "../../store/store.ts";
 import type { PlannedChange } from "../planner.ts";
 import { lastChange, lastOf } from "./serial.ts";
@@ -179,15 +179,13 @@ function rangesOf({ Subnet, IPRange, Gateway }: AllocatedNetwork) {
 /** The addresses that tasks, services and nodes have on the network. */
 function usedAddresses(view: View, networkId: string): Set<number> {
   const used = new Set<number>();
-  const add = (addresses: Iterable<{ readonly NetworkID?: string; readonly Address?: string }> = []) => {
-    for (const { NetworkID, Address = "" } of addresses) {
+  const add = (addresses: readonly NetworkAddress[] = []) => {
+    for (const { NetworkID, Address } of addresses) {
       if (NetworkID === networkId) used.add(parseAddress(addressOf(Address))!);
     }
   };
   for (const { Addresses } of view.tasksOfNetwork(networkId)) add(Addresses);
-  for (const { Endpoint } of view.servicesOfNetwork(networkId)) {
-    add((Endpoint?.VirtualIPs ?? []).map(({ NetworkID = "", Addr = "" }) => ({ NetworkID, Address: Addr })));
-  }
+  for (const service of view.servicesOfNetwork(networkId)) add(virtualAddresses(service));
   // Only on the ingress network nodes have addresses of their own; there all of them do.
   if (view.network(networkId)?.Spec?.Ingress) for (const { Attachments } of view.all("nodes")) add(Attachments);
   return used;

@@ -10,7 +10,7 @@
  * address is free as soon as its task has ended, not when the task is deleted.
  */
 import { unreachable } from "../../lib/errors.ts";
-import { addressesHeld } from "../../model/networks.ts";
+import { addressesHeld, virtualAddresses } from "../../model/networks.ts";
 import type { NetworkAddress, Node, Service, Task } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
 import type { Plan, PlanContext, Planner } from "../planner.ts";
@@ -78,6 +78,8 @@ function* wakes(change: Change, view: View): Iterable<string> {
     }
     case "cluster":
     case "specs":
+    case "secrets":
+    case "configs":
     case "locks":
       return;
     default:
@@ -97,7 +99,7 @@ function* serviceWakes(
   if (freesDynamicPorts(before, after)) {
     for (const service of view.all("services")) if (!isAllocated(service, view)) yield key("service", service.ID);
   }
-  yield* freedWakes(virtualAddresses(before), virtualAddresses(after), view);
+  yield* freedWakes(virtualAddresses(before), after && virtualAddresses(after), view);
 }
 
 function* taskWakes(before: Task | undefined, after: Task | undefined, view: View): Iterable<string> {
@@ -113,10 +115,6 @@ function* taskWakes(before: Task | undefined, after: Task | undefined, view: Vie
 function* nodeWakes(id: string, before: Node | undefined, after: Node | undefined, view: View): Iterable<string> {
   if (after?.DataPath && (!before?.DataPath || before.Attachments !== after.Attachments)) yield key("node", id);
   yield* freedWakes(before?.Attachments, after?.Attachments, view);
-}
-
-function virtualAddresses(service: Service | undefined): NetworkAddress[] {
-  return (service?.Endpoint?.VirtualIPs ?? []).map(({ NetworkID = "", Addr = "" }) => ({ NetworkID, Address: Addr }));
 }
 
 /** The networks on which an address was given back that somebody may wait for. */

@@ -3,7 +3,7 @@
  * left alone for as long as can be. What was handed out last is a row of its own in `locks`, and so outlives the leader.
  */
 import type { Transaction, View } from "../../store/store.ts";
-import type { PlannedChange } from "../planner.ts";
+import { applyChange, type PlannedChange } from "../planner.ts";
 
 /** @returns undefined where nothing was handed out yet */
 export function lastOf(view: View, name: string): number | undefined {
@@ -23,9 +23,7 @@ export function forgetLast(name: string): PlannedChange {
 
 /** Writes the row, so that of two managers that hand out a number at the same moment one has to begin anew. */
 export function putLast(tx: Transaction, name: string, last: number): void {
-  const row = tx.get("locks", rowOf(name));
-  if (row) tx.put("locks", { ...row, Last: last });
-  else tx.create("locks", { ID: rowOf(name), Holder: "", Last: last });
+  applyChange(tx, lastChange(tx, name, last));
 }
 
 function rowOf(name: string): string {

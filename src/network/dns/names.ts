@@ -5,6 +5,7 @@
  * A name is a service's or one of its aliases (its virtual address, else its tasks' own), `tasks.` before one of these
  * (the tasks' own), or one task's alone. Names have no case. Several services may have one alias; it means all of them.
  */
+import { addTo, removeFrom } from "../../lib/sets.ts";
 import type { NetworkService } from "../../model/network-state.ts";
 import type { NetworkTable, TableChanges } from "../table.ts";
 
@@ -39,7 +40,7 @@ export class NetworkNames {
     for (const id of new Set(services)) this.#setService(id, serviceNames(table, table.services.get(id)));
     for (const id of new Set(tasks)) {
       const endpoint = table.endpoints.get(id);
-      const names = endpoint?.names.map((name) => name.toLowerCase()) ?? [];
+      const names = endpoint?.names.filter((name) => name !== "").map((name) => name.toLowerCase()) ?? [];
       this.#setTask(id, endpoint && { names, address: endpoint.address, active: endpoint.active });
     }
   }
@@ -82,7 +83,7 @@ export class NetworkNames {
 
   #setService(id: string, after: ServiceNames | undefined): void {
     const before = this.#services.get(id);
-    for (const name of before?.names ?? []) drop(this.#servicesByName, name, id);
+    for (const name of before?.names ?? []) removeFrom(this.#servicesByName, name, id);
     if (before?.virtualAddress && this.#serviceByAddress.get(before.virtualAddress) === id)
       this.#serviceByAddress.delete(before.virtualAddress);
     if (!after) {
@@ -90,20 +91,20 @@ export class NetworkNames {
       return;
     }
     this.#services.set(id, after);
-    for (const name of after.names) add(this.#servicesByName, name, id);
+    for (const name of after.names) addTo(this.#servicesByName, name, id);
     if (after.virtualAddress) this.#serviceByAddress.set(after.virtualAddress, id);
   }
 
   #setTask(id: string, after: TaskNames | undefined): void {
     const before = this.#tasks.get(id);
-    for (const name of before?.names ?? []) drop(this.#tasksByName, name, id);
+    for (const name of before?.names ?? []) removeFrom(this.#tasksByName, name, id);
     if (before && this.#taskByAddress.get(before.address) === id) this.#taskByAddress.delete(before.address);
     if (!after) {
       this.#tasks.delete(id);
       return;
     }
     this.#tasks.set(id, after);
-    for (const name of after.names) add(this.#tasksByName, name, id);
+    for (const name of after.names) addTo(this.#tasksByName, name, id);
     this.#taskByAddress.set(after.address, id);
   }
 }
@@ -111,21 +112,10 @@ export class NetworkNames {
 function serviceNames(table: NetworkTable, service: NetworkService | undefined): ServiceNames | undefined {
   if (!service) return undefined;
   return {
-    names: [service.name, ...service.aliases].map((name) => name.toLowerCase()),
+    // An alias may be anything that a user wrote, but no name at all is a name.
+    names: [service.name, ...service.aliases].filter((name) => name !== "").map((name) => name.toLowerCase()),
     virtualAddress: service.virtualAddress,
     addresses: table.activeEndpoints(service.serviceId).map(({ address }) => address),
     name: service.name,
   };
-}
-
-function add(index: Map<string, Set<string>>, name: string, id: string): void {
-  const ids = index.get(name);
-  if (ids) ids.add(id);
-  else index.set(name, new Set([id]));
-}
-
-function drop(index: Map<string, Set<string>>, name: string, id: string): void {
-  const ids = index.get(name);
-  ids?.delete(id);
-  if (ids?.size === 0) index.delete(name);
 }

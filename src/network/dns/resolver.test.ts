@@ -4,25 +4,12 @@ import { decode, encode, type RecordType } from "dns-packet";
 import { systemClock } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { seededRandom } from "../../lib/random.ts";
-import type { NetworkEndpoint, NetworkService, NetworkState } from "../../model/network-state.ts";
+import type { NetworkEndpoint, NetworkService } from "../../model/network-state.ts";
+import { networkState } from "../network-fixture.ts";
 import { NetworkTable } from "../table.ts";
 import { nameservers } from "./resolv-conf.ts";
 import { Resolver, type TaskDns } from "./resolver.ts";
 import type { BoundSockets } from "./sockets.ts";
-
-function network(id: string, more: Partial<NetworkState> = {}): NetworkState {
-  return {
-    id,
-    name: id,
-    vxlanId: 4097,
-    subnet: "10.0.1.0/24",
-    gateway: "10.0.1.1",
-    internal: false,
-    ingress: false,
-    encrypted: false,
-    ...more,
-  } as NetworkState;
-}
 
 function endpoint(taskId: string, serviceId: string, address: string, active = true): NetworkEndpoint {
   return { taskId, serviceId, nodeId: "n1", address, names: [`${serviceId}.1.${taskId}`], active };
@@ -52,8 +39,8 @@ function fixture(taskDns: Record<string, TaskDns> = {}) {
       },
     },
   });
-  const front = new NetworkTable(network("front"));
-  const back = new NetworkTable(network("back", { subnet: "10.0.2.0/24", gateway: "10.0.2.1" }));
+  const front = new NetworkTable(networkState("front"));
+  const back = new NetworkTable(networkState("back", { subnet: "10.0.2.0/24", gateway: "10.0.2.1" }));
   front.apply({ kind: "service", networkId: "front", service: service("web", { virtualAddress: "10.0.1.5" }) });
   front.apply({ kind: "endpoint", networkId: "front", endpoint: endpoint("t1", "web", "10.0.1.11") });
   front.apply({ kind: "endpoint", networkId: "front", endpoint: endpoint("t2", "web", "10.0.1.12") });
@@ -122,6 +109,16 @@ test("a task's own servers and search domains count for that task", async () => 
   assert.deepEqual(asked.at(-1)?.servers, ["203.0.113.1"]);
 });
 
+test("an empty alias is no name: it does not answer for all that nobody has", async () => {
+  const { ask, front, resolver } = fixture();
+  front.apply({ kind: "service", networkId: "front", service: service("odd", { aliases: ["", "even"] }) });
+  front.apply({ kind: "endpoint", networkId: "front", endpoint: endpoint("t9", "odd", "10.0.1.19") });
+  resolver.update(front, front.takeChanges());
+  assert.deepEqual(await ask("front", "10.0.1.11", "even"), { code: 0, data: ["10.0.1.19"] });
+  assert.equal(await ask("front", "10.0.1.11", "nobody"), "outside");
+  assert.equal(await ask("front", "10.0.1.11", "nobody.example"), "outside");
+});
+
 test("a change is seen at once, also its taking back", async () => {
   const { ask, front, resolver } = fixture();
   const t2 = endpoint("t2", "web", "10.0.1.12", false);
@@ -138,7 +135,7 @@ test("a change is seen at once, also its taking back", async () => {
 
 test("an internal network's tasks ask nobody outside", async () => {
   const { ask, asked, resolver } = fixture();
-  const closed = new NetworkTable(network("closed", { internal: true }));
+  const closed = new NetworkTable(networkState("closed", { internal: true }));
   closed.apply({ kind: "endpoint", networkId: "closed", endpoint: endpoint("c1", "c", "10.0.1.9") });
   resolver.update(closed, closed.takeChanges());
   assert.deepEqual(await ask("closed", "10.0.1.9", "example.org"), { code: 3, data: [] });
@@ -147,7 +144,7 @@ test("an internal network's tasks ask nobody outside", async () => {
 
 test("on the ingress network no service has a name", async () => {
   const { ask, resolver } = fixture();
-  const ingress = new NetworkTable(network("ingress", { ingress: true }));
+  const ingress = new NetworkTable(networkState("ingress", { ingress: true }));
   ingress.apply({ kind: "service", networkId: "ingress", service: service("pub", { virtualAddress: "10.0.0.9" }) });
   ingress.apply({ kind: "endpoint", networkId: "ingress", endpoint: endpoint("p1", "pub", "10.0.0.10") });
   resolver.update(ingress, ingress.takeChanges());
@@ -203,7 +200,7 @@ test("a resolver that is closed keeps no socket, also one that was being bound o
   assert.equal(open.size, 2);
   const serving = resolver.serve("back", "slow", "10.0.2.1");
   resolver.close();
-  const table = new NetworkTable(network("back"));
+  const table = new NetworkTable(networkState("back"));
   resolver.update(table, table.takeChanges());
   gate.resolve();
   await serving;

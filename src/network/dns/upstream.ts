@@ -35,6 +35,10 @@ export class Upstream {
     try {
       let last = "no server is known";
       for (const server of servers.slice(0, mostServers)) {
+        if (isIP(server) === 0) {
+          last = `${server} is no address`; // a user may have written anything
+          continue;
+        }
         try {
           return await (protocol === "udp" ? this.#askByUdp(query, server) : this.#askByTcp(query, server));
         } catch (error) {
@@ -50,19 +54,16 @@ export class Upstream {
   #askByUdp(query: Buffer, server: string): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       const socket = createSocket(isIP(server) === 6 ? "udp6" : "udp4");
-      const timer = this.#clock.after(answerWithinMs, () => end(silent(server)));
-      const end = (outcome: Error | Buffer) => {
+      let ended = false;
+      const once = (outcome: Error | Buffer) => {
+        if (ended) return;
+        ended = true;
         timer.cancel();
         socket.close();
         if (outcome instanceof Error) reject(outcome);
         else resolve(outcome);
       };
-      let ended = false;
-      const once = (outcome: Error | Buffer) => {
-        if (ended) return;
-        ended = true;
-        end(outcome);
-      };
+      const timer = this.#clock.after(answerWithinMs, () => once(silent(server)));
       socket.on("error", once);
       socket.on("message", (answer) => {
         if (answersTo(answer, query)) once(answer);

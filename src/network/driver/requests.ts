@@ -7,7 +7,8 @@
  */
 import { messageOf, ShoalError } from "../../lib/errors.ts";
 import { type ContainerNames, driverOption, namesFromOptions } from "../../model/driver-options.ts";
-import { macOf, withoutPrefix } from "../names.ts";
+import { addressOf } from "../../model/networks.ts";
+import { macOf } from "../names.ts";
 
 export interface EndpointRequest extends ContainerNames {
   readonly endpointId: string;
@@ -78,7 +79,7 @@ async function act(path: string, body: Body, endpoints: Endpoints): Promise<obje
     case "/NetworkDriver.CreateEndpoint": {
       const request = endpointRequest(endpointId, options ?? {});
       const { Address: asked, MacAddress: wanted } = body.Interface ?? {};
-      const mac = macOf(withoutPrefix(request.address));
+      const mac = macOf(addressOf(request.address));
       if (wanted && wanted !== mac) {
         throw new ShoalError("InvalidArgument", "hardware addresses on a network of the swarm can't be chosen");
       }

@@ -1,9 +1,8 @@
 /** The driver's socket, where the Engine looks for it: plain HTTP, a request after the other. */
-import { chmod, mkdir, rm } from "node:fs/promises";
+import { chmod } from "node:fs/promises";
 import { createServer } from "node:http";
-import { connect } from "node:net";
-import { dirname } from "node:path";
 import { ShoalError } from "../../lib/errors.ts";
+import { listeningOnSocket } from "../../lib/listen.ts";
 import { answer, type Endpoints } from "./requests.ts";
 
 export interface DriverServer {
@@ -33,18 +32,7 @@ export async function serveDriver(socketPath: string, endpoints: Endpoints): Pro
   });
   // The Engine keeps its connection; one that we close may be closed at the moment of its next request.
   server.keepAliveTimeout = 0;
-  await mkdir(dirname(socketPath), { recursive: true });
-  if (await answers(socketPath)) {
-    throw new ShoalError("FailedPrecondition", `another daemon serves the network driver at ${socketPath} already`);
-  }
-  await rm(socketPath, { force: true });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(socketPath, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
+  await listeningOnSocket(server, socketPath, `another daemon serves the network driver at ${socketPath} already`);
   await chmod(socketPath, 0o600);
   return {
     close: () =>
@@ -53,15 +41,4 @@ export async function serveDriver(socketPath: string, endpoints: Endpoints): Pro
         server.closeAllConnections();
       }),
   };
-}
-
-function answers(socketPath: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(socketPath);
-    socket.on("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on("error", () => resolve(false));
-  });
 }
