@@ -119,6 +119,7 @@ function apiNode(manager: Manager): LocalNode {
       store: manager.store,
       sealed: async () => {},
       isReachable: () => true,
+      watchReachability: () => () => {},
       logs: (selector, options, signal) => manager.logs(selector, options, signal),
     }),
     init: refuse,

@@ -101,7 +101,7 @@ class SimulatedAgent {
     const fresh: string[] = [];
     for (const change of changes) {
       if (change.kind === "remove-task") this.#tasks.delete(change.id);
-      else if (!this.#tasks.has(change.task.ID)) {
+      else if (change.kind === "update-task" && !this.#tasks.has(change.task.ID)) {
         this.#tasks.set(change.task.ID, "preparing");
         fresh.push(change.task.ID);
       }

@@ -22,7 +22,7 @@ const listEveryMs = 20;
 const limitMs = 600_000;
 const ticksPerSecond = 100; // USER_HZ: the kernel's unit in /proc, on every Linux
 /** As bin/shoal starts a daemon. */
-const daemonFlags = ["--max-semi-space-size=2", "--disable-warning=ExperimentalWarning"];
+const daemonFlags = ["--max-semi-space-size=2", "--heap-growing-percent=100", "--disable-warning=ExperimentalWarning"];
 
 /** Prints the table; whether every target was met. */
 export async function run(args: readonly string[]): Promise<boolean> {

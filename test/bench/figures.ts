@@ -2,7 +2,7 @@
 
 export interface Row {
   readonly what: string;
-  readonly unit: "ms" | "/s" | "MiB" | "%" | "Gbit/s" | "failed";
+  readonly unit: "ms" | "/s" | "MiB" | "%" | "Gbit/s" | "failed" | "";
   readonly shoal: number;
   readonly other?: number;
   /** Promised: shoal at most this times the other side. */
@@ -30,8 +30,8 @@ export function printTable(title: string, rows: readonly Row[]): boolean {
     const ratio = row.other === undefined ? undefined : row.shoal / row.other;
     cells.push([
       row.what,
-      `${number(row.shoal)} ${row.unit}`,
-      row.other === undefined ? "-" : `${number(row.other)} ${row.unit}`,
+      `${number(row.shoal)} ${row.unit}`.trimEnd(),
+      row.other === undefined ? "-" : `${number(row.other)} ${row.unit}`.trimEnd(),
       ratio === undefined ? "-" : ratio.toFixed(2),
       targetText(row),
       verdict(row, ratio),

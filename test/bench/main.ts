@@ -4,6 +4,8 @@
  *   scheduler   placing many tasks on many nodes, in memory
  *   api         latency of the API calls on services
  *   converge    from an API call to running, replaced and gone containers
+ *   rolling     a rolling update of 20 tasks
+ *   reconcile   what a change of one service costs the control loops, with ten services and with a thousand
  *   idle        memory and CPU of a daemon that has nothing to do
  *   agents      how many agents and tasks one manager carries
  *   writes      how fast three managers take writes
@@ -11,7 +13,7 @@
  *   endpoints   what a change on a network costs the manager of many nodes
  *   network     what the networks cost: virtual addresses, the routing mesh, overlays, a container's start
  *
- * api, converge and idle measure a node that they bring up (root is needed), or `--host unix:///shoal.sock`. With
+ * api, converge, rolling and idle measure a node that they bring up (root is needed), or `--host unix:///shoal.sock`. With
  * `--against stock` they bring up a stock Docker swarm, or take `--against unix:///other.sock`, measure both in the
  * same run, and print the ratios.
  */
@@ -20,6 +22,8 @@ const benchmarks = {
   scheduler: () => import("./scheduler.ts"),
   api: () => import("./api.ts"),
   converge: () => import("./converge.ts"),
+  rolling: () => import("./rolling.ts"),
+  reconcile: () => import("./reconcile.ts"),
   idle: () => import("./idle.ts"),
   agents: () => import("./agents.ts"),
   writes: () => import("./writes.ts"),

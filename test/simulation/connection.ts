@@ -134,6 +134,9 @@ export class SimulatedConnection implements ManagerConnection {
   withdraw: ManagerConnection["withdraw"] = (sessionId, taskIds, signal) =>
     this.#call(signal, ({ networks }, remote) => networks.withdraw(this.#caller, sessionId, taskIds, remote));
 
+  rest: ManagerConnection["rest"] = (sessionId, signal) =>
+    this.#call(signal, ({ dispatcher }) => dispatcher.rest(this.#caller, sessionId));
+
   attach: ManagerConnection["attach"] = (request, signal) =>
     this.#call(signal, ({ networks }) => networks.attach(this.#caller, request));
 

@@ -3,8 +3,10 @@
  * takes time and can fail half way, and while the Engine is away nothing works. One per life of the agent.
  */
 import type { Executor, ExecutorListener, Observation } from "../../src/agent/executor/executor.ts";
+import type { Payloads } from "../../src/agent/payloads.ts";
 import { sleep } from "../../src/lib/clock.ts";
 import { ShoalError } from "../../src/lib/errors.ts";
+import { payloadReferences } from "../../src/model/payload-references.ts";
 import type { AssignedTask, NodeDescription } from "../../src/model/types.ts";
 import type { NetworkPlane } from "../../src/network/plane.ts";
 import type { LogMessage } from "../../src/rpc/services.ts";
@@ -22,17 +24,19 @@ export class SimulatedExecutor implements Executor {
   readonly #life: Life;
   readonly #dice: Dice;
   readonly #plane: NetworkPlane;
+  readonly #payloads: Payloads;
   readonly #known = new Map<string, Observation>();
   #listener: ExecutorListener | undefined;
   #synced = false;
   #outageShown = false;
   #unsubscribe = () => {};
 
-  constructor(engine: SimulatedEngine, life: Life, dice: Dice, plane: NetworkPlane) {
+  constructor(engine: SimulatedEngine, life: Life, dice: Dice, plane: NetworkPlane, payloads: Payloads) {
     this.#engine = engine;
     this.#life = life;
     this.#dice = dice;
     this.#plane = plane;
+    this.#payloads = payloads;
   }
 
   async describe(): Promise<NodeDescription> {
@@ -71,6 +75,9 @@ export class SimulatedExecutor implements Executor {
     if (task.Networks.some(({ Addresses }) => Addresses.length > 0)) {
       progress("waiting for the task's networks");
       await this.#plane.attach(task, signal);
+    }
+    for (const { table, id } of payloadReferences(task.Spec.ContainerSpec)) {
+      if (!this.#payloads.of(task, table, id)) throw new ShoalError("Unavailable", `waiting for ${id} of ${table}`);
     }
     progress("waiting for the Docker Engine to create the container");
     await this.#work(5, 100);

@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { Agent } from "../../src/agent/agent.ts";
+import { Payloads } from "../../src/agent/payloads.ts";
 import type { ApiContext, ApiRequest, LocalNode } from "../../src/api/context.ts";
 import { errorAnswer } from "../../src/api/errors.ts";
 import { nodeRoutes } from "../../src/api/nodes.ts";
@@ -54,6 +55,7 @@ export interface Answer {
 interface Part {
   readonly life: Life;
   readonly agent: Agent;
+  readonly payloads: Payloads;
   manager?: ManagerPart;
 }
 
@@ -140,6 +142,11 @@ export class SimulatedNode {
     return this.#part?.agent;
   }
 
+  /** The secrets and configs that it has; undefined while it is down. */
+  get payloads(): Payloads | undefined {
+    return this.#part?.payloads;
+  }
+
   /** Starts the daemon. */
   start(): void {
     if (this.#part) return;
@@ -155,11 +162,13 @@ export class SimulatedNode {
       rootCA: "root",
     };
     const plane = new SimulatedPlane(this.kernel, life, this.#planeDice, `192.168.0.${name.replace(/\D/g, "")}`);
+    const payloads = new Payloads();
     const agent = new Agent({
       identity,
       dialer: simulatedDialer(wire, name, life),
       managers: this.#managers,
-      executor: new SimulatedExecutor(this.engine, life, this.#dice, plane),
+      executor: new SimulatedExecutor(this.engine, life, this.#dice, plane, payloads),
+      payloads,
       plane,
       taskDatabase: new SimulatedTaskDatabase(this.#taskDisk, life),
       certificates: {
@@ -174,7 +183,7 @@ export class SimulatedNode {
         this.#managers = managers.map(({ address }) => address);
       },
     });
-    this.#part = { life, agent };
+    this.#part = { life, agent, payloads };
     shared.reconsider();
     if (!isManager) {
       agent.start();
@@ -347,6 +356,7 @@ export class SimulatedNode {
         store,
         sealed: async () => {},
         isReachable: () => true,
+        watchReachability: () => () => {},
         logs: () => {
           throw new Error("not part of the simulation");
         },

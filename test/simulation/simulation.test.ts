@@ -5,7 +5,7 @@ import { availableParallelism } from "node:os";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import type { Task, TaskState } from "../../src/model/types.ts";
+import type { Task, TaskState, UpdateState } from "../../src/model/types.ts";
 import type { Transaction } from "../../src/store/store.ts";
 import { replay, runSeeds } from "./pool.ts";
 import { type RunResult, simulate } from "./run.ts";
@@ -47,6 +47,9 @@ test("what a replay prints is the whole run", async () => {
   assert.ok(lines.some((line) => line.includes("faults   are over")));
 });
 
+/** The update that is under way in the world that the checkers look at. */
+const update = "2026-01-01T00:00:00.000Z";
+
 const wrongs: Record<string, { readonly expected: RegExp; readonly write: (tx: Transaction) => void }> = {
   "two tasks of a slot": {
     expected: /one task per slot: 2 tasks are wanted running at once/,
@@ -64,6 +67,35 @@ const wrongs: Record<string, { readonly expected: RegExp; readonly write: (tx: T
   "a task that changes its node": {
     expected: /states advance: a task changes its node/,
     write: (tx) => tx.put("tasks", { ...(tx.get("tasks", "old") as Task), NodeID: "node-2" }),
+  },
+  "an update beyond its parallelism": {
+    expected: /updates keep their rules: web updates 2 at once, not 1/,
+    write(tx) {
+      for (const [id, slot] of [
+        ["a", 2],
+        ["b", 3],
+      ] as const)
+        addTask(tx, id, "ready", { slot, state: "new", update });
+    },
+  },
+  "an update that is completed in spite of a failure": {
+    expected: /updates keep their rules: web: completed, and 1 of 1 tasks have failed/,
+    write(tx) {
+      addTask(tx, "a", "shutdown", { slot: 2, state: "failed", update });
+      setUpdate(tx, "completed");
+    },
+  },
+  "an update that pauses without a failure": {
+    expected: /updates keep their rules: web: paused, and no task has failed/,
+    write: (tx) => setUpdate(tx, "paused"),
+  },
+  "an update that goes where it cannot": {
+    expected: /updates keep their rules: web: its update goes from updating to rollback_completed/,
+    write: (tx) => setUpdate(tx, "rollback_completed"),
+  },
+  "a task that stops for nothing": {
+    expected: /the update order is kept: .* is to stop \(stop-first\), and nothing takes over/,
+    write: (tx) => tx.put("tasks", { ...(tx.get("tasks", "up") as Task), DesiredState: "shutdown" }),
   },
   "a service that vanishes": {
     expected: /acknowledged writes are there: service web vanishes/,
@@ -83,8 +115,10 @@ for (const [name, { expected, write }] of Object.entries(wrongs)) {
     });
     await world.observer.update((tx) => {
       tx.create("specs", { ID: "web.1", ServiceID: "web", Revision: 1, Spec: { Name: "web" } });
-      tx.create("services", { ID: "web", Name: "web", SpecVersion: { Index: 1 } });
+      const UpdateStatus = { State: "updating" as const, StartedAt: update };
+      tx.create("services", { ID: "web", Name: "web", SpecVersion: { Index: 1 }, UpdateStatus });
       addTask(tx, "old", "shutdown");
+      addTask(tx, "up", "running", { slot: 9 });
     });
     const violations = () => (world.violation ? [world.violation.message] : []);
     assert.deepEqual(violations(), []);
@@ -93,14 +127,26 @@ for (const [name, { expected, write }] of Object.entries(wrongs)) {
   });
 }
 
-function addTask(tx: Transaction, ID: string, DesiredState: TaskState): void {
+interface TaskFacts {
+  readonly slot?: number;
+  readonly state?: TaskState;
+  readonly update?: string;
+}
+
+function addTask(tx: Transaction, ID: string, DesiredState: TaskState, facts: TaskFacts = {}): void {
   tx.create("tasks", {
     ID,
     ServiceID: "web",
-    Slot: 1,
+    Slot: facts.slot ?? 1,
     NodeID: "node-1",
     SpecVersion: { Index: 1 },
-    Status: { Timestamp: tx.now, State: "running" },
+    Status: { Timestamp: tx.now, State: facts.state ?? "running" },
     DesiredState,
+    ...(facts.update !== undefined && { MadeByUpdate: facts.update }),
   });
+}
+
+function setUpdate(tx: Transaction, State: UpdateState): void {
+  const service = tx.service("web")!;
+  tx.put("services", { ...service, UpdateStatus: { ...service.UpdateStatus, State } });
 }

@@ -2,12 +2,14 @@
  * What users do, from the seed: services of all kinds made, changed, scaled and removed, nodes drained, paused and
  * labelled; through the API's own routes, with answers that may get lost.
  */
-import type { NodeAvailability, ServiceSpec } from "../../src/model/types.ts";
+import type { ContainerSpec, NodeAvailability, ServiceSpec } from "../../src/model/types.ts";
+import { isJob } from "../../src/model/validate-service.ts";
 import { markLabel } from "./checkers/always-acknowledged-writes-are-there.ts";
 import { Client, type Outcome } from "./client.ts";
 import { Dice } from "./dice.ts";
 import { images, lastingImages } from "./images.ts";
-import { overlays, type World } from "./world.ts";
+import { changedJob, healthyJob, isHealthyJob, newJob } from "./workload-jobs.ts";
+import { overlays, payloads, type World } from "./world.ts";
 
 const second = 1e9;
 const gibibyte = 2 ** 30;
@@ -24,6 +26,8 @@ export class Workload {
   readonly #world: World;
   readonly #dice: Dice;
   readonly #networkDice: Dice;
+  readonly #jobDice: Dice;
+  readonly #payloadDice: Dice;
   readonly #client: Client;
   readonly #services: Known[] = [];
   #made = 0;
@@ -35,6 +39,8 @@ export class Workload {
     this.#world = world;
     this.#dice = new Dice(world.seed, "workload");
     this.#networkDice = new Dice(world.seed, "workload networks");
+    this.#jobDice = new Dice(world.seed, "workload jobs");
+    this.#payloadDice = new Dice(world.seed, "workload payloads");
     this.#client = new Client(world, this.#dice);
   }
 
@@ -109,7 +115,8 @@ export class Workload {
   async #create(): Promise<void> {
     const name = `s${++this.#made}`;
     const mark = this.#mark();
-    const spec = { ...this.#newSpec(name), Labels: { [markLabel]: mark } };
+    const made = this.#jobDice.chance(0.2) ? newJob(name, this.#jobDice) : this.#newSpec(name);
+    const spec = { ...made, Labels: { [markLabel]: mark } };
     const answer = await this.#ask("POST", "/services/create", spec, `create ${name} ${summary(spec)}`);
     if (answer?.status !== 201) return;
     const { ID: id } = answer.body;
@@ -203,7 +210,7 @@ export class Workload {
       Name: name,
       Mode: dice.chance(0.25) ? { Global: {} } : { Replicated: { Replicas: dice.integer(0, 6) } },
       TaskTemplate: {
-        ContainerSpec: { Image: this.#image() },
+        ContainerSpec: { Image: this.#image(), ...this.#payloads() },
         Networks: this.#networks(),
         RestartPolicy: {
           Condition: dice.pick(["any", "any", "on-failure", "none"] as const),
@@ -222,6 +229,16 @@ export class Workload {
     return overlays.filter(() => this.#networkDice.chance(0.6)).map((Target) => ({ Target, Aliases: ["alias"] }));
   }
 
+  /** The secrets and configs that a service's tasks need. */
+  #payloads(): Pick<ContainerSpec, "Secrets" | "Configs"> {
+    const some = (ids: readonly string[]) => ids.filter(() => this.#payloadDice.chance(0.3));
+    const file = (Name: string) => ({ File: { Name, UID: "0", GID: "0", Mode: 0o444 } });
+    return {
+      Secrets: some(payloads.secrets).map((name) => ({ SecretID: name, SecretName: name, ...file(name) })),
+      Configs: some(payloads.configs).map((name) => ({ ConfigID: name, ConfigName: name, ...file(name) })),
+    };
+  }
+
   #image(): string {
     return this.#dice.chance(0.6) ? this.#dice.pick([...lastingImages]) : this.#dice.pick(images);
   }
@@ -233,6 +250,7 @@ export class Workload {
 
   /** Something of what its tasks are made from is new. */
   #respecified(spec: ServiceSpec): ServiceSpec {
+    if (isJob(spec)) return changedJob(spec, this.#jobDice);
     const dice = this.#dice;
     const task = spec.TaskTemplate ?? {};
     const TaskTemplate = { ...task };
@@ -256,6 +274,9 @@ export class Workload {
       const MemoryBytes = dice.pick([0, gibibyte / 4, 2 * gibibyte]);
       TaskTemplate.Resources = { Reservations: { NanoCPUs, MemoryBytes } };
     }
+    if (this.#payloadDice.chance(0.15)) {
+      TaskTemplate.ContainerSpec = { ...TaskTemplate.ContainerSpec, ...this.#payloads() };
+    }
     if (this.#networkDice.chance(0.3)) TaskTemplate.Networks = this.#networks();
     if (this.#networkDice.chance(0.2)) {
       const Ports = [{ Protocol: "tcp" as const, TargetPort: 80, PublishMode: "ingress" as const }];
@@ -274,13 +295,15 @@ export class Workload {
 type NodeShape = { Availability?: NodeAvailability; Labels?: Record<string, string> };
 
 /** Whether it runs by itself for good on any nodes, and no failed update stands in its way. */
-function isHealthy({ TaskTemplate: task, EndpointSpec }: ServiceSpec, update: string | undefined): boolean {
+function isHealthy(spec: ServiceSpec, update: string | undefined): boolean {
+  if (isJob(spec)) return isHealthyJob(spec);
+  const { Mode, TaskTemplate: task, EndpointSpec } = spec;
   return (
     !EndpointSpec?.Ports?.some(({ PublishMode }) => PublishMode === "host") &&
     lastingImages.has(task?.ContainerSpec?.Image ?? "") &&
     (task?.RestartPolicy?.Condition ?? "any") === "any" &&
     !task?.RestartPolicy?.MaxAttempts &&
-    !task?.Placement?.Constraints?.length &&
+    (!task?.Placement?.Constraints?.length || Mode?.Global !== undefined) &&
     !task?.Placement?.MaxReplicas &&
     !task?.Resources?.Reservations?.NanoCPUs &&
     !task?.Resources?.Reservations?.MemoryBytes &&
@@ -292,6 +315,7 @@ function isHealthy({ TaskTemplate: task, EndpointSpec }: ServiceSpec, update: st
 }
 
 function healthy(spec: ServiceSpec): ServiceSpec {
+  if (isJob(spec)) return healthyJob(spec);
   const task = spec.TaskTemplate;
   const Image = lastingImages.has(task?.ContainerSpec?.Image ?? "") ? task?.ContainerSpec?.Image : "good";
   return {
@@ -300,7 +324,8 @@ function healthy(spec: ServiceSpec): ServiceSpec {
       ...task,
       ContainerSpec: { ...task?.ContainerSpec, Image },
       RestartPolicy: { Condition: "any", Delay: task?.RestartPolicy?.Delay },
-      Placement: {},
+      // A global service is to end up exactly where its constraints let it.
+      Placement: spec.Mode?.Global ? { Constraints: task?.Placement?.Constraints ?? [] } : {},
       Resources: {},
       ForceUpdate: (task?.ForceUpdate ?? 0) + 1,
     },
@@ -312,8 +337,10 @@ function healthy(spec: ServiceSpec): ServiceSpec {
 function summary({ Mode, TaskTemplate, EndpointSpec }: ServiceSpec): string {
   const { Placement, RestartPolicy, Resources } = TaskTemplate ?? {};
   const port = EndpointSpec?.Ports?.[0]?.PublishedPort;
+  const job = Mode?.ReplicatedJob;
+  const replicas = job ? `job ${job.TotalCompletions}/${job.MaxConcurrent}` : `x${Mode?.Replicated?.Replicas ?? 1}`;
   const parts = [
-    Mode?.Global ? "global" : `x${Mode?.Replicated?.Replicas ?? 1}`,
+    Mode?.Global ? "global" : Mode?.GlobalJob ? "global job" : replicas,
     TaskTemplate?.ContainerSpec?.Image,
     RestartPolicy?.Condition !== "any" && RestartPolicy?.Condition,
     Placement?.Constraints?.join(),

@@ -12,16 +12,21 @@ import { type Checker, type CheckerFactory, describeTask, type Finding, type Ove
 import { AcknowledgedWrites } from "./checkers/always-acknowledged-writes-are-there.ts";
 import { containersAreWanted } from "./checkers/always-containers-are-wanted.ts";
 import { haltedIsNotLedTo } from "./checkers/always-halted-is-not-led-to.ts";
+import { jobsKeepTheirBounds } from "./checkers/always-jobs-keep-their-bounds.ts";
 import { leaderAloneDecides } from "./checkers/always-leader-alone-decides.ts";
 import { oneContainerPerSlot } from "./checkers/always-one-container-per-slot.ts";
 import { oneTaskPerSlot } from "./checkers/always-one-task-per-slot.ts";
 import { placedWhereAllowed } from "./checkers/always-placed-where-allowed.ts";
 import { removedTasksAreStopped } from "./checkers/always-removed-tasks-are-stopped.ts";
 import { statesAdvance } from "./checkers/always-states-advance.ts";
+import { updateOrderIsKept } from "./checkers/always-update-order-is-kept.ts";
+import { updatesKeepTheirRules } from "./checkers/always-updates-keep-their-rules.ts";
 import { containersMatch } from "./checkers/eventually-containers-match.ts";
+import { jobsComplete } from "./checkers/eventually-jobs-complete.ts";
 import { managersAgree } from "./checkers/eventually-managers-agree.ts";
 import { networksMatch } from "./checkers/eventually-networks-match.ts";
 import { nodesAreReady } from "./checkers/eventually-nodes-are-ready.ts";
+import { payloadsMatch } from "./checkers/eventually-payloads-match.ts";
 import { servicesRun } from "./checkers/eventually-services-run.ts";
 import { waitingHasAReason } from "./checkers/eventually-waiting-has-a-reason.ts";
 import { atRest } from "./checkers/finally-at-rest.ts";
@@ -55,11 +60,16 @@ const factories: readonly CheckerFactory[] = [
   removedTasksAreStopped,
   leaderAloneDecides,
   haltedIsNotLedTo,
+  updatesKeepTheirRules,
+  updateOrderIsKept,
+  jobsKeepTheirBounds,
   nodesAreReady,
   managersAgree,
   servicesRun,
+  jobsComplete,
   containersMatch,
   networksMatch,
+  payloadsMatch,
   waitingHasAReason,
   atRest,
 ];
@@ -67,6 +77,8 @@ const factories: readonly CheckerFactory[] = [
 const clusterId = "cluster";
 /** Ids of the networks that services can be on. */
 export const overlays = ["front", "back"];
+/** Ids, and names, of what tasks may need. */
+export const payloads = { secrets: ["key", "password"], configs: ["settings"] };
 const gibibyte = 2 ** 30;
 
 export class World {
@@ -255,6 +267,9 @@ export class World {
       for (const network of predefinedNetworks(() => newId(dice.random))) tx.create("networks", network);
       makeNetwork(tx, "ingress", 0, { Ingress: true });
       for (const [index, id] of overlays.entries()) makeNetwork(tx, id, index + 1, { Attachable: true });
+      for (const table of ["secrets", "configs"] as const) {
+        for (const ID of payloads[table]) tx.create(table, { ID, Spec: { Name: ID, Labels: {}, Data: "dGlkZQ==" } });
+      }
       for (const { nodeId, name, options } of this.nodes) {
         const Role = options.isManager ? "manager" : "worker";
         tx.create("nodes", {

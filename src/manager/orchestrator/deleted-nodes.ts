@@ -1,6 +1,6 @@
 /**
- * Tasks of nodes that were deleted: nobody will ever report on them. Those of global services have lost their place
- * and go; the others become orphaned, which ends them, and their orchestrator replaces what has to be replaced.
+ * Tasks of nodes that were deleted: nobody will ever report on them. Those of global services and jobs have lost their
+ * place and go; the others become orphaned, which ends them, and their orchestrator replaces what has to be replaced.
  * (Tasks of nodes that are down for long are the dispatcher's.)
  */
 import { isTerminal } from "../../model/state.ts";
@@ -32,7 +32,7 @@ function plan(view: View, key: string, context: PlanContext): Plan {
     if (changes.length > context.room) break; // one too many says that there is more
     const service = view.service(task.ServiceID);
     const mode = service && view.specOf(service).Spec.Mode;
-    if (mode?.Global) {
+    if (mode?.Global || mode?.GlobalJob) {
       changes.push({ kind: "delete", table: "tasks", id: task.ID });
       continue;
     }

@@ -7,16 +7,15 @@
  * again it gets a new one (unless the old had finished for good). A paused node gets no new task and no update; a task
  * that fails there is not replaced until the node is active again.
  */
-
-import { sameJson } from "../../lib/same.ts";
 import { isTerminal } from "../../model/state.ts";
-import type { Node, Task } from "../../model/types.ts";
+import type { Task } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
 import type { Plan, PlanContext, Planner } from "../planner.ts";
-import { changesAvailability, concernsOrchestrator, ServicePlan } from "./service-plan.ts";
+import { ServicePlan } from "./service-plan.ts";
 import { fillSlot, finishedTask, Slot, settleSlot } from "./slot.ts";
 import { shutDown } from "./task.ts";
 import { planUpdate } from "./updater.ts";
+import { changesPlacement, concernsOrchestrator } from "./wakes.ts";
 
 /** Keys are ids of services. */
 export const globalPlanner: Planner = {
@@ -51,38 +50,28 @@ function isGlobal(view: View, serviceId: string): boolean {
   return !!service && !!view.specOf(service).Spec.Mode?.Global;
 }
 
-/** Whether the node's change can let tasks in or out: also what constraints look at. */
-function changesPlacement(change: Change & { readonly table: "nodes" }): boolean {
-  const { before, after } = change;
-  if (!before || !after || changesAvailability(change)) return true;
-  return !sameJson(placementFacts(before), placementFacts(after));
-}
-
-function placementFacts(node: Node): unknown {
-  const { Hostname, Platform, Engine } = node.Description ?? {};
-  return [node.Role, node.Spec.Labels, node.Status.Addr, Hostname, Platform, Engine?.Labels];
-}
-
 function plan(view: View, key: string, context: PlanContext): Plan {
   if (!isGlobal(view, key)) return { changes: [] };
   const plan = new ServicePlan(view, view.service(key)!, context);
   const slots = slotsOf(plan);
 
   const active: Slot[] = [];
+  const paused: Slot[] = [];
   for (const node of view.all("nodes")) {
     if (node.Spec.Availability === "drain" || node.Status.State === "down" || !plan.allows(node)) continue;
     const slot = slots.get(node.ID);
     slots.delete(node.ID);
     if (node.Spec.Availability === "pause") {
-      if (slot) settlePaused(plan, slot);
+      if (slot) paused.push(slot);
     } else active.push(slot ?? new Slot({ slot: 0, nodeId: node.ID }));
   }
   // What is left is on nodes that are not fit for it.
   for (const slot of slots.values()) stop(plan, slot.live);
 
   const filled = active.filter((slot) => slot.live.length > 0 || finishedTask(plan, slot));
-  const update = planUpdate(plan, filled);
+  const update = planUpdate(plan, filled, paused);
   if (update.rolledBack) return plan.result(false);
+  for (const slot of paused) settlePaused(plan, slot);
   const settled = new Set(filled);
   for (const slot of active) {
     if (plan.isFull) return plan.result(true);

@@ -9,23 +9,29 @@ import { FakeClock, settled } from "../../lib/fake-clock.ts";
 import { type LogFields, type Logger, silentLogger } from "../../lib/log.ts";
 import type { Loop } from "../../lib/loop.ts";
 import { seededRandom } from "../../lib/random.ts";
-import { isRunnableDesire, isTerminal, rank } from "../../model/state.ts";
+import { isActiveDesire, isRunnableDesire, isTerminal, rank } from "../../model/state.ts";
 import {
   type Node,
   type NodeAvailability,
   type NodeState,
   type Service,
   type ServiceSpec,
+  type SpecRevision,
   specKey,
   type Task,
   type TaskState,
   type TaskStatus,
 } from "../../model/types.ts";
+import { isJob } from "../../model/validate-service.ts";
 import { MemoryBackend } from "../../store/memory.ts";
-import { Store } from "../../store/store.ts";
+import { Store, type Transaction } from "../../store/store.ts";
+import { allocator } from "../allocator/allocator.ts";
 import { drive, type Planner } from "../planner.ts";
+import { constraintEnforcer } from "../scheduler/enforcer.ts";
+import { Scheduler } from "../scheduler/scheduler.ts";
 import { deletedNodesPlanner } from "./deleted-nodes.ts";
 import { globalPlanner } from "./global.ts";
+import { jobsPlanner } from "./jobs/jobs.ts";
 import { reaperPlanner } from "./reaper.ts";
 import { replicatedPlanner } from "./replicated.ts";
 
@@ -39,6 +45,8 @@ export interface Fate {
   /** Ends by itself, this long after it runs. */
   readonly endsAfterMs?: number;
   readonly endsAs?: "failed" | "complete";
+  /** What its agent says of its end. */
+  readonly because?: Pick<TaskStatus, "Err">;
   /** Finds no node, until no other task of the service is on one. */
   readonly needsFreeNode?: boolean;
   /** Finds no node at all. */
@@ -46,6 +54,8 @@ export interface Fate {
 }
 
 export const second = 1e9;
+/** An agent says that it is at its pull where that takes so long. */
+const slowPullMs = 1_000;
 
 export class World {
   readonly clock: FakeClock;
@@ -67,17 +77,25 @@ export class World {
   };
   readonly #pending = new Map<string, { key: string; cancel: () => void }>();
   #drivers: { loop: Loop; unwatch: () => void }[] = [];
+  /** Tasks get their nodes as in a real swarm, not by turns. */
+  readonly #scheduling: boolean;
+  #scheduler: Scheduler | undefined;
   #round = 0;
   #broken: string | undefined;
 
-  private constructor(clock: FakeClock, store: Store) {
+  private constructor(clock: FakeClock, store: Store, scheduling: boolean) {
     this.clock = clock;
     this.store = store;
+    this.#scheduling = scheduling;
   }
 
-  static async create(options: { readonly nodes?: number; readonly history?: number } = {}): Promise<World> {
+  /** @param options.scheduling with the real allocator, scheduler and constraint enforcer */
+  static async create(
+    options: { readonly nodes?: number; readonly history?: number; readonly scheduling?: boolean } = {},
+  ): Promise<World> {
     const clock = new FakeClock();
-    const world = new World(clock, await Store.open(new MemoryBackend(), clock));
+    const store = await Store.open(new MemoryBackend(), clock);
+    const world = new World(clock, store, options.scheduling ?? false);
     await world.store.update((tx) => {
       tx.create("cluster", {
         ID: "cluster",
@@ -103,12 +121,17 @@ export class World {
   }
 
   /** Starts the planners, as a manager that becomes the leader does. */
-  startLeader(
-    planners: readonly Planner[] = [replicatedPlanner, globalPlanner, reaperPlanner, deletedNodesPlanner],
-  ): void {
+  startLeader(planners: readonly Planner[] = this.#allPlanners()): void {
     const runtime = { store: this.store, clock: this.clock, random: this.#random, log: this.#log };
     this.#drivers = planners.map((planner) => drive(planner, runtime));
     for (const { loop } of this.#drivers) loop.start();
+  }
+
+  #allPlanners(): readonly Planner[] {
+    const orchestrators = [replicatedPlanner, globalPlanner, jobsPlanner, reaperPlanner, deletedNodesPlanner];
+    if (!this.#scheduling) return orchestrators;
+    this.#scheduler = new Scheduler(this.store);
+    return [...orchestrators, allocator, this.#scheduler, constraintEnforcer];
   }
 
   async stopLeader(): Promise<void> {
@@ -116,6 +139,7 @@ export class World {
       unwatch();
       await loop.stop();
     }
+    this.#scheduler?.close();
   }
 
   async run(ms: number): Promise<void> {
@@ -166,18 +190,43 @@ export class World {
     return this.store.update((tx) => {
       const Spec = { Name: name, ...spec };
       tx.create("specs", { ID: specKey(name, 1), ServiceID: name, Revision: 1, Spec });
-      tx.create("services", { ID: name, Name: name, SpecVersion: { Index: 1 } });
+      const JobStatus = isJob(spec) && { JobIteration: { Index: 0 }, LastExecution: tx.now };
+      tx.create("services", { ID: name, Name: name, SpecVersion: { Index: 1 }, ...(JobStatus && { JobStatus }) });
     });
   }
 
   /** As `docker service update` does. */
-  updateService(name: string, change: (spec: ServiceSpec) => ServiceSpec): Promise<unknown> {
+  updateService(name: string, change: (spec: ServiceSpec) => ServiceSpec, RegistryAuth?: string): Promise<unknown> {
     return this.store.update((tx) => {
       const { UpdateStatus: _, ...service } = tx.service(name)!;
-      const Revision = 1 + Math.max(...[...tx.specsOfService(name)].map((spec) => spec.Revision));
       const Spec = change(tx.specOf(service).Spec);
-      tx.create("specs", { ID: specKey(name, Revision), ServiceID: name, Revision, Spec });
-      tx.put("services", { ...service, SpecVersion: { Index: Revision }, PreviousSpecVersion: service.SpecVersion });
+      this.#respecify(tx, service, { Spec, ...(RegistryAuth !== undefined && { PullOptions: { RegistryAuth } }) });
+    });
+  }
+
+  /** As `docker service rollback` does; the service must have a previous spec. */
+  rollBack(name: string): Promise<unknown> {
+    return this.store.update((tx) => {
+      const service = tx.service(name)!;
+      const Message = "manually requested rollback";
+      const UpdateStatus = { State: "rollback_started" as const, StartedAt: tx.now, Message };
+      const { Spec } = tx.spec(name, service.PreviousSpecVersion!.Index)!;
+      this.#respecify(tx, { ...service, UpdateStatus }, { Spec });
+    });
+  }
+
+  #respecify(tx: Transaction, service: Service, spec: Pick<SpecRevision, "Spec" | "PullOptions">): void {
+    const { ID, SpecVersion } = service;
+    const Revision = 1 + Math.max(...[...tx.specsOfService(ID)].map((one) => one.Revision));
+    tx.create("specs", { ID: specKey(ID, Revision), ServiceID: ID, Revision, ...spec });
+    const iteration = service.JobStatus?.JobIteration.Index;
+    tx.put("services", {
+      ...service,
+      SpecVersion: { Index: Revision },
+      PreviousSpecVersion: SpecVersion,
+      ...(iteration !== undefined && {
+        JobStatus: { JobIteration: { Index: iteration + 1 }, LastExecution: tx.now },
+      }),
     });
   }
 
@@ -272,30 +321,35 @@ export class World {
     const spec = this.store.view.spec(task.ServiceID, task.SpecVersion.Index)?.Spec ?? {};
     const fate = this.fate(task, spec);
     if (rank(State) < rank("assigned")) {
-      if (!isRunnableDesire(task.DesiredState)) return undefined;
+      if (this.#scheduling || !isActiveDesire(task.DesiredState)) return undefined;
       return { afterMs: 0, act: () => this.#assign(task.ID, fate) };
     }
     if (this.store.view.get("nodes", task.NodeID)?.Status.State === "down") return undefined;
-    if (!isRunnableDesire(task.DesiredState)) {
+    if (!isActiveDesire(task.DesiredState)) {
       return { afterMs: fate.stopMs ?? 100, act: () => this.report(task.ID, "shutdown") };
     }
+    if (State === "assigned" && (fate.prepareMs ?? 0) >= slowPullMs) {
+      const Message = `preparing: pulling image ${spec.TaskTemplate?.ContainerSpec?.Image}`;
+      return { afterMs: 0, act: () => this.report(task.ID, "preparing", { Message }) };
+    }
     if (rank(State) < rank("ready")) {
-      const state = fate.rejected ? "rejected" : "ready";
-      return { afterMs: fate.prepareMs ?? 100, act: () => this.report(task.ID, state) };
+      const act = () =>
+        fate.rejected ? this.report(task.ID, "rejected", fate.because) : this.report(task.ID, "ready");
+      return { afterMs: fate.prepareMs ?? 100, act };
     }
     if (State === "ready") {
-      if (task.DesiredState !== "running") return undefined;
+      if (task.DesiredState === "ready") return undefined;
       return { afterMs: 0, act: () => this.report(task.ID, "starting") };
     }
     if (State === "starting") return { afterMs: fate.startMs ?? 100, act: () => this.report(task.ID, "running") };
     if (fate.endsAfterMs === undefined) return undefined;
-    return { afterMs: fate.endsAfterMs, act: () => this.report(task.ID, fate.endsAs ?? "failed") };
+    return { afterMs: fate.endsAfterMs, act: () => this.report(task.ID, fate.endsAs ?? "failed", fate.because) };
   }
 
   #assign(id: string, fate: Fate): Promise<unknown> {
     return this.store.update((tx) => {
       const task = tx.get("tasks", id);
-      if (!task || !isRunnableDesire(task.DesiredState) || rank(task.Status.State) >= rank("assigned")) return;
+      if (!task || !isActiveDesire(task.DesiredState) || rank(task.Status.State) >= rank("assigned")) return;
       const others = [...tx.tasksOfService(task.ServiceID)].filter((other) => other.ID !== id && other.NodeID !== "");
       const isFree = others.every((other) => isTerminal(other.Status.State));
       const nodes = [...tx.all("nodes")].filter(
@@ -326,8 +380,10 @@ export class World {
     const wanted = new Map<string, number>();
     for (const task of this.store.view.all("tasks")) {
       const { State } = task.Status;
-      const place = `${task.ServiceID}.${task.Slot || task.NodeID}`;
-      if (task.DesiredState === "running") this.#count(wanted, place, this.rivals, "are wanted running");
+      const { Spec } = this.store.view.spec(task.ServiceID, task.SpecVersion.Index) ?? {};
+      const place = `${task.ServiceID}.${Spec?.Mode?.ReplicatedJob ? task.Slot : task.Slot || task.NodeID}`;
+      const isWanted = task.DesiredState === "running" || (task.DesiredState === "complete" && !isTerminal(State));
+      if (isWanted) this.#count(wanted, place, this.rivals, "are wanted running");
       const node = this.store.view.get("nodes", task.NodeID);
       const isUp = node && node.Status.State !== "down";
       if (isUp && (State === "starting" || State === "running")) this.#count(running, place, this.overlap, "run");

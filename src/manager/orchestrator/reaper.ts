@@ -9,15 +9,15 @@
  * Unlike Swarm's, it looks at every slot of a service that it is woken for, not only at those in which a task was made,
  * and it trims jobs too.
  */
-import { isRunnableDesire, isTerminal } from "../../model/state.ts";
+import { isActiveDesire, isRunnableDesire, isTerminal } from "../../model/state.ts";
 import type { Service, Task } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
 import type { Plan, PlanContext, PlannedChange, Planner } from "../planner.ts";
 import { restartRules } from "./restart.ts";
-import { serviceKeys } from "./service-plan.ts";
 import { isNewer } from "./slot.ts";
 import { isDisposable } from "./task.ts";
 import { isMadeBy } from "./updater.ts";
+import { serviceKeys } from "./wakes.ts";
 
 const defaultHistoryLimit = 5;
 
@@ -73,6 +73,7 @@ function plan(view: View, key: string, context: PlanContext): Plan {
   const changes: PlannedChange[] = [];
   const usedRevisions = new Set<number>([service?.SpecVersion.Index ?? 0, service?.PreviousSpecVersion?.Index ?? 0]);
 
+  const placeOf = placesOf(view, service);
   const counts = new Map<number | string, number>();
   const doomed: Task[] = [];
   for (const task of view.tasksOfService(key)) {
@@ -85,7 +86,8 @@ function plan(view: View, key: string, context: PlanContext): Plan {
   }
   if (service) {
     const kept = tasksToKeep(view, service);
-    for (const slot of crowdedSlots(view, service, counts, kept)) doomed.push(...surplusOf(slot, kept, service));
+    for (const slot of crowdedSlots(view, service, placeOf, counts, kept))
+      doomed.push(...surplusOf(slot, kept, service));
   }
   for (const task of doomed) {
     if (changes.length >= context.room) return { changes, more: true };
@@ -98,15 +100,19 @@ function plan(view: View, key: string, context: PlanContext): Plan {
   return { changes };
 }
 
-/** The number of a slot, or the node of a global service's task. */
-function placeOf(task: Task): number | string {
-  return task.Slot || task.NodeID;
+type PlaceOf = (task: Task) => number | string;
+
+/** By the number of the slot, or by the node of a global service or job. */
+function placesOf(view: View, service: Service | undefined): PlaceOf {
+  const mode = service && view.specOf(service).Spec.Mode;
+  return mode?.Global || mode?.GlobalJob ? (task) => task.NodeID : (task) => task.Slot;
 }
 
 /** The tasks of each slot that has more than it keeps, without those that go anyway. */
 function crowdedSlots(
   view: View,
   service: Service,
+  placeOf: PlaceOf,
   counts: ReadonlyMap<number | string, number>,
   kept: number,
 ): Iterable<Task[]> {
@@ -137,13 +143,20 @@ function tasksToKeep(view: View, service: Service): number {
 /** The oldest tasks beyond `kept`, of those that may go. */
 function surplusOf(slot: readonly Task[], kept: number, service: Service): Task[] {
   const newestFirst = slot.toSorted((left, right) => (isNewer(left, right) ? -1 : 1));
-  const hasLive = slot.some((task) => isRunnableDesire(task.DesiredState));
+  const hasLive = slot.some((task) => isWanted(task, service));
   const surplus: Task[] = [];
   for (const task of newestFirst.slice(hasLive ? 0 : 1).reverse()) {
     if (slot.length - surplus.length <= kept) break;
-    if (!isRunnableDesire(task.DesiredState) && isDisposable(task) && !isEvidence(task, service)) surplus.push(task);
+    if (!isWanted(task, service) && isDisposable(task) && !isEvidence(task, service)) surplus.push(task);
   }
   return surplus;
+}
+
+/** It fills its slot; so does a completed task of a job until the job runs again. */
+function isWanted(task: Task, service: Service): boolean {
+  if (!task.JobIteration) return isRunnableDesire(task.DesiredState);
+  if (task.JobIteration.Index !== service.JobStatus?.JobIteration.Index) return false;
+  return isActiveDesire(task.DesiredState) || task.Status.State === "complete";
 }
 
 /** The update under way counts its failures by the tasks that it made. */

@@ -10,10 +10,11 @@
 import type { Task } from "../../model/types.ts";
 import type { Change, View } from "../../store/store.ts";
 import type { Plan, PlanContext, PlannedChange, Planner } from "../planner.ts";
-import { changesAvailability, concernsOrchestrator, ServicePlan, serviceKeys } from "./service-plan.ts";
+import { ServicePlan } from "./service-plan.ts";
 import { fillSlot, finishedTask, newestTask, Slot } from "./slot.ts";
 import { discard } from "./task.ts";
 import { planUpdate } from "./updater.ts";
+import { changesAvailability, concernsOrchestrator, serviceKeys } from "./wakes.ts";
 
 /** Keys are ids of services, also of removed ones. */
 export const replicatedPlanner: Planner = {

@@ -3,13 +3,13 @@
  * revision that tasks were made from (restart rules, whether it still is what the service asks for) and of each node,
  * each worked out once per plan, and the changes so far.
  */
-import { isTerminal, rank } from "../../model/state.ts";
+import { isTerminal } from "../../model/state.ts";
 import type { Node, Service, ServiceSpec, Task } from "../../model/types.ts";
-import type { Change, View } from "../../store/store.ts";
+import type { View } from "../../store/store.ts";
 import type { Plan, PlanContext, PlannedChange } from "../planner.ts";
 import { type Constraint, matchesNode, parseConstraints } from "../scheduler/constraint.ts";
 import { endTime, type KnownTimes, mayRestart, type RestartRules, restartRules, writtenAt } from "./restart.ts";
-import { compareSpecs, type SpecDifference } from "./spec-difference.ts";
+import { compareRevisions, outdates, type SpecDifference } from "./spec-difference.ts";
 import { type Birth, isDrained, isLost, newTask, type Origin } from "./task.ts";
 
 export class ServicePlan {
@@ -88,11 +88,13 @@ export class ServicePlan {
     let difference = this.#differences.get(revision);
     if (!difference) {
       const old = this.view.spec(this.service.ID, revision);
-      this.#differences.set(revision, (difference = old ? compareSpecs(old.Spec, this.spec) : "other"));
+      difference = old ? compareRevisions(old, this.view.specOf(this.service)) : "other";
+      this.#differences.set(revision, difference);
     }
-    if (difference !== "constraints") return difference === "other";
-    const node = this.#nodeOf(task.NodeID).node;
-    return !node || !this.allows(node);
+    return outdates(difference, task, () => {
+      const { node } = this.#nodeOf(task.NodeID);
+      return node !== undefined && this.allows(node);
+    });
   }
 
   /** The node satisfies the service's placement constraints. */
@@ -104,6 +106,12 @@ export class ServicePlan {
   /** The node is down or deleted; false where there is none yet. */
   isLost(nodeId: string): boolean {
     return this.#nodeOf(nodeId).lost;
+  }
+
+  /** When this manager heard of the node's last change; 0 where it has not. */
+  nodeHeardAt(nodeId: string): number {
+    const { node } = this.#nodeOf(nodeId);
+    return (node && this.view.heardAt(node)) ?? 0;
   }
 
   isDrained(nodeId: string): boolean {
@@ -123,39 +131,4 @@ export class ServicePlan {
     }
     return known;
   }
-}
-
-/**
- * Whether an orchestrator has to look at a task's change. It knows of the tasks that it made itself, and most states
- * on the way to running say nothing to it: only while an update is under way it waits for them.
- */
-export function concernsOrchestrator(change: Change & { readonly table: "tasks" }, view: View): boolean {
-  const { before, after } = change;
-  if (!before) return false;
-  if (!after) return true;
-  if (before.DesiredState !== after.DesiredState && rank(after.DesiredState) > rank("running")) return true;
-  const sameState = before.Status.State === after.Status.State;
-  if (sameState && before.Status.Err === after.Status.Err) return false;
-  if (isTerminal(after.Status.State)) return true;
-  if (rank(after.Status.State) < rank("ready") && before.Status.Err === after.Status.Err) return false;
-  const state = view.service(after.ServiceID)?.UpdateStatus?.State;
-  return state !== undefined && state !== "completed" && state !== "rollback_completed";
-}
-
-/** Whether a node's change can make it able or unable to run tasks. */
-export function changesAvailability(change: Change & { readonly table: "nodes" }): boolean {
-  const { before, after } = change;
-  if (!before || !after) return true;
-  return (
-    (before.Status.State === "down") !== (after.Status.State === "down") ||
-    before.Spec.Availability !== after.Spec.Availability
-  );
-}
-
-/** Ids of all services, and of those that are gone but still have tasks. */
-export function* serviceKeys(view: View): Iterable<string> {
-  for (const service of view.all("services")) yield service.ID;
-  const gone = new Set<string>();
-  for (const task of view.all("tasks")) if (!view.service(task.ServiceID)) gone.add(task.ServiceID);
-  yield* gone;
 }

@@ -65,7 +65,7 @@ function generationOf(task: Task): number {
 }
 
 /** For a new task of the slot. */
-function nextGeneration({ tasks }: Slot): number {
+export function nextGeneration({ tasks }: Pick<Slot, "tasks">): number {
   return 1 + tasks.reduce((newest, task) => Math.max(newest, generationOf(task)), 0);
 }
 
@@ -124,17 +124,15 @@ class Settlement {
   /** There is a task of the current spec: it gets the slot, once it can. */
   #handOver(heir: Task, outdated: readonly Task[]): void {
     const { paused, order } = this.#update;
-    let holder: Task | undefined;
-    for (const task of outdated) {
-      if (!holder && this.#serves(task)) holder = task;
-      else this.#stops.push(task);
-    }
+    const serving = outdated.filter((task) => this.#serves(task));
+    let holder = serving.find(isRunning) ?? serving[0];
+    this.#stops.push(...outdated.filter((task) => task !== holder));
     if (holder && paused && heir.Status.State !== "running") {
       // Not past the point of no return: the old task stays, as if the update had not come here.
       this.#stops.push(heir);
       return;
     }
-    if (holder && (order === "start-first" ? heir.Status.State === "running" : isPrepared(heir))) {
+    if (holder && (order === "start-first" ? isRunning(heir) : this.#mayStart(heir))) {
       this.#stops.push(holder);
       holder = undefined;
     }
@@ -181,6 +179,15 @@ class Settlement {
     this.#plan.create({ place: this.#slot.place, generation: nextGeneration(this.#slot), desired, ...more });
   }
 
+  /** Nothing but the old task keeps the new one from its start; or it has ended for good, and the slot with it. */
+  #mayStart(heir: Task): boolean {
+    const plan = this.#plan;
+    if (isTerminal(heir.Status.State)) return !plan.mayRestart(heir, this.#slot.tasks);
+    const ownStart = startTime(heir, plan.timesOf(heir));
+    plan.lookAgain(ownStart);
+    return isPrepared(heir) && ownStart <= plan.now;
+  }
+
   /** Lets a prepared task run when its delay is over and nothing else can still be running. */
   #promote(task: Task, blocked: boolean): void {
     if (task.DesiredState !== "ready" || blocked) return;
@@ -195,6 +202,7 @@ class Settlement {
     const [best, ...rest] = tasks.toSorted(
       (left, right) =>
         Number(this.#plan.isBroken(left)) - Number(this.#plan.isBroken(right)) ||
+        Number(isRunning(right)) - Number(isRunning(left)) ||
         Number(this.#serves(right)) - Number(this.#serves(left)) ||
         (isNewer(left, right) ? -1 : 1),
     );
@@ -208,22 +216,25 @@ class Settlement {
   }
 }
 
-/** The old task may stop: the new one has nothing left to do before its start, or waits for the old one to go. */
+function isRunning(task: Task): boolean {
+  return task.Status.State === "running";
+}
+
+/** The task has nothing left to do before its start, or waits for the old one to go. */
 function isPrepared(task: Task): boolean {
   return rank(task.Status.State) >= rank("ready") || needsRoom(task);
 }
 
-/** What the scheduler says of nodes that the old task's end may make suitable. */
-const lacksRoom = /insufficient resources|port already in use|max replicas per node|CSI volume/;
+/** What the scheduler and the allocator say of a lack that the old task's end may make good. */
+const lacksRoom =
+  /insufficient resources|port already in use|max replicas per node|CSI volume|no free address|is in use/;
 
 /**
  * The task has no node (or no address), and would perhaps get one if the old task were not there. No node will ever do
  * for a task whose constraints or platform none has: then the old task had better stay.
  */
 function needsRoom(task: Task): boolean {
-  const { Err } = task.Status;
-  if (!Err || !isUnassigned(task)) return false;
-  return !Err.startsWith("no suitable node") || lacksRoom.test(Err);
+  return isUnassigned(task) && lacksRoom.test(task.Status.Err ?? "");
 }
 
 /**
@@ -235,7 +246,8 @@ function lastRelease(plan: ServicePlan, slot: Slot, stops: readonly Task[]): num
   for (const task of slot.tasks) {
     const toldNow = stops.includes(task);
     if (!toldNow && isRunnableDesire(task.DesiredState)) continue;
-    const toldAt = toldNow ? plan.now : plan.writtenAt(task);
+    // A node that was away hears of it only when it is back.
+    const toldAt = toldNow ? plan.now : Math.max(plan.writtenAt(task), plan.nodeHeardAt(task.NodeID));
     last = Math.max(last, releaseTime(task, plan.rulesOf(task), plan.isLost(task.NodeID), toldAt));
   }
   return last;

@@ -1,20 +1,46 @@
 /**
- * What a change of a service's spec means for tasks made from the old one. Replicas, labels of the service, update
- * settings and registry credentials are no reason to restart a task; what its container and its endpoint are made
- * from is.
+ * What a change of a service's spec means for tasks made from the old one. Replicas, labels of the service and update
+ * settings are no reason to restart a task; what its container and its endpoint are made from is.
  */
 
+import { unreachable } from "../../lib/errors.ts";
 import { sameJson } from "../../lib/same.ts";
-import type { EndpointSpec, ServiceSpec, TaskSpec } from "../../model/types.ts";
+import { rank } from "../../model/state.ts";
+import type { EndpointSpec, ServiceSpec, SpecRevision, Task, TaskSpec } from "../../model/types.ts";
 
-/** `constraints`: only those differ, so a task on a node that satisfies the new ones may stay. */
-export type SpecDifference = "none" | "constraints" | "other";
+/**
+ * - `placement`: only that differs, so a task may stay on a node that satisfies the new constraints (preferences and
+ *   the number of replicas per node are for tasks that are still to be placed);
+ * - `credentials`: only those of the registry differ, so a task that has its image may stay.
+ */
+export type SpecDifference = "none" | "credentials" | "placement" | "other";
 
-export function compareSpecs(old: ServiceSpec, current: ServiceSpec): SpecDifference {
-  const before = relevant(old);
-  const after = relevant(current);
-  if (sameJson(before, after)) return "none";
-  return sameJson(withoutConstraints(before), withoutConstraints(after)) ? "constraints" : "other";
+export function compareRevisions(old: SpecRevision, current: SpecRevision): SpecDifference {
+  const before = relevant(old.Spec);
+  const after = relevant(current.Spec);
+  if (!sameJson(before, after)) {
+    return sameJson(withoutPlacement(before), withoutPlacement(after)) ? "placement" : "other";
+  }
+  return old.PullOptions?.RegistryAuth === current.PullOptions?.RegistryAuth ? "none" : "credentials";
+}
+
+/**
+ * Whether the difference makes a task of the old revision outdated.
+ * @param mayStay whether its node satisfies the current placement constraints
+ */
+export function outdates(difference: SpecDifference, task: Task, mayStay: () => boolean): boolean {
+  switch (difference) {
+    case "none":
+      return false;
+    case "credentials":
+      return rank(task.Status.State) < rank("ready"); // it may be at its pull
+    case "placement":
+      return !mayStay();
+    case "other":
+      return true;
+    default:
+      return unreachable(difference);
+  }
 }
 
 interface Relevant {
@@ -31,6 +57,6 @@ function relevant(spec: ServiceSpec): Relevant {
   };
 }
 
-function withoutConstraints({ task, endpoint }: Relevant): Relevant {
-  return { task: { ...task, Placement: { ...task.Placement, Constraints: undefined } }, endpoint };
+function withoutPlacement({ task, endpoint }: Relevant): Relevant {
+  return { task: { ...task, Placement: undefined }, endpoint };
 }

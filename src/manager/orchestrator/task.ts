@@ -52,15 +52,16 @@ export function newTask(origin: Origin, birth: Birth, context: PlanContext): Pla
     DesiredState: birth.desired,
     ...(birth.startAfter !== undefined && { StartAfter: rfc3339(birth.startAfter) }),
     Generation: birth.generation,
+    ...(service.JobStatus && { JobIteration: service.JobStatus.JobIteration }),
     ...(birth.madeByUpdate !== undefined && { MadeByUpdate: birth.madeByUpdate }),
     ...(logDriver && { LogDriver: logDriver }),
   };
   return { kind: "create", table: "tasks", object };
 }
 
-/** Wants more of a task: `ready` to `running`. */
-export function promote(task: Task): PlannedChange {
-  return update(task, "running");
+/** Wants more of a task than that it is ready: that it runs, or (a job's) comes to its end. */
+export function promote(task: Task, desired: "running" | "complete" = "running"): PlannedChange {
+  return update(task, desired);
 }
 
 /** The task has to end, and stays in the slot's history. */

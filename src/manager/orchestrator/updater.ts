@@ -8,6 +8,8 @@
  * beginning until its new task has run (or failed) for `Delay`. A new task fails if it ends before it runs, or within
  * `Monitor` after; failures are put in relation to the slots that the update has begun or still has to.
  *
+ * An update that does not get on says in its status what it waits for (`update-waits.ts`).
+ *
  * Better than Swarm: the old task stays until the new one is prepared (its image pulled, its container created); an
  * update that pauses leaves the old tasks where the new ones were not yet running; a task that a drain or a scale-down
  * ended is no failure; a rollback that fails stays `rollback_paused`; and a slot is not waited for if its new task was
@@ -15,22 +17,12 @@
  */
 import { parseRfc3339 } from "../../lib/clock.ts";
 import { isTerminal } from "../../model/state.ts";
-import { type Service, type SpecRevision, specKey, type Task, type UpdateStatus } from "../../model/types.ts";
-import { toMs } from "./restart.ts";
+import type { Service, Task, UpdateStatus } from "../../model/types.ts";
+import { rollBack } from "./rollback.ts";
 import type { ServicePlan } from "./service-plan.ts";
 import { fillSlot, isNewer, type Slot, settleSlot } from "./slot.ts";
-
-const defaultMonitorMs = 5_000;
-
-interface UpdateRules {
-  /** 0: all at once. */
-  readonly parallelism: number;
-  readonly delayMs: number;
-  readonly monitorMs: number;
-  readonly failureAction: "pause" | "continue" | "rollback";
-  readonly maxFailureRatio: number;
-  readonly order: "stop-first" | "start-first";
-}
+import { rulesOf, type UpdateRules } from "./update-rules.ts";
+import { isOnItsWay, messageWhileWaiting, type WaitingSlot } from "./update-waits.ts";
 
 export interface UpdatePlan {
   /** The service has got another spec: everything else waits for the next plan. */
@@ -39,29 +31,46 @@ export interface UpdatePlan {
   apply(slot: Slot): void;
 }
 
-/** Decides about the update, and writes its status. `slots` are those that stay. */
-export function planUpdate(plan: ServicePlan, slots: readonly Slot[]): UpdatePlan {
+/**
+ * Decides about the update, and writes its status.
+ * @param slots those that stay
+ * @param passed those that no update comes to (on paused nodes): what it has begun there still counts
+ */
+export function planUpdate(plan: ServicePlan, slots: readonly Slot[], passed: readonly Slot[] = []): UpdatePlan {
   const state = plan.service.UpdateStatus?.State;
   const outdated: Slot[] = [];
-  const begun: { readonly slot: Slot; readonly made: Task }[] = [];
+  const begun: BegunSlot[] = [];
+  const adopted: WaitingSlot[] = [];
   let inHandOver = 0;
-  let adopted = 0;
   for (const slot of slots) {
     const made = slot.tasks.length > 1 || slot.live[0]?.MadeByUpdate ? madeTask(plan, slot) : undefined;
-    if (made) begun.push({ slot, made });
     const stage = stageOf(plan, slot);
+    if (made) begun.push({ slot, made, stage });
     if (stage === "hand-over") {
       inHandOver++;
-      if (!made) adopted++;
+      if (!made) adopted.push(...adoptedTask(plan, slot));
     } else if (stage === "outdated" && !made) outdated.push(slot);
+  }
+  for (const slot of passed) {
+    const made = madeTask(plan, slot);
+    if (made) begun.push({ slot, made, stage: stageOf(plan, slot) });
   }
   const isRunning = state === "updating" || state === "rollback_started";
   const isPaused = state === "paused" || state === "rollback_paused";
-  const rules = rulesOf(plan, state === "rollback_started" || state === "rollback_paused");
+  const rules = rulesOf(plan.spec, state === "rollback_started" || state === "rollback_paused");
   if (isPaused || !(isRunning || outdated.length + inHandOver > 0)) {
     return application(plan, { paused: isPaused, order: rules.order });
   }
   return new Update(plan, rules, { outdated, begun: isRunning ? begun : [], inHandOver, adopted }).decide();
+}
+
+type Stage = "current" | "hand-over" | "outdated";
+
+interface BegunSlot {
+  readonly slot: Slot;
+  /** The newest task that the update made. */
+  readonly made: Task;
+  readonly stage: Stage;
 }
 
 /** Where the slots are in the update. */
@@ -69,10 +78,10 @@ interface Progress {
   /** Not begun. */
   readonly outdated: readonly Slot[];
   /** Those in which the update made a task. */
-  readonly begun: readonly { readonly slot: Slot; readonly made: Task }[];
-  /** How many have an old and a new task; of these, with a new one that an earlier update made. */
+  readonly begun: readonly BegunSlot[];
+  /** How many have an old and a new task; of these, those with a new one that an earlier update made. */
   readonly inHandOver: number;
-  readonly adopted: number;
+  readonly adopted: readonly WaitingSlot[];
 }
 
 class Update {
@@ -100,16 +109,19 @@ class Update {
 
     // Without outdated slots there is nothing left to delay, only to wait for and to watch.
     const { outdated, begun, inHandOver, adopted } = this.#progress;
-    let busy = adopted;
+    const waiting = [...adopted];
+    let busy = adopted.filter(({ task }) => isOnItsWay(task)).length;
     let unsettled = 0;
     let lastDone = 0;
-    for (const { slot, made } of begun) {
+    for (const { slot, made, stage } of begun) {
       const doneAt = this.#doneAt(slot, made);
       if (doneAt === undefined) {
         unsettled++;
         busy++;
+        waiting.push({ slot, task: this.#successorOf(slot, made) ?? made });
         continue;
       }
+      if (stage === "hand-over" && this.#hasFailed(made)) waiting.push({ slot, task: made, failing: true });
       lastDone = Math.max(lastDone, doneAt);
       if (doneAt + this.#rules.delayMs <= this.#plan.now) continue;
       busy++;
@@ -119,7 +131,7 @@ class Update {
     const begin = new Set(places >= outdated.length ? outdated : this.#nextOutdated(places));
 
     if (outdated.length + inHandOver + unsettled === 0) this.#complete(lastDone);
-    else if (this.#status !== this.#plan.service.UpdateStatus) this.#write(this.#status);
+    else this.#goOn(waiting);
     return application(this.#plan, { begin, name: nameOf(this.#status), paused: false, order });
   }
 
@@ -139,8 +151,7 @@ class Update {
   }
 
   #hasFailed(task: Task): boolean {
-    const { State } = task.Status;
-    if (State !== "complete" && State !== "failed" && State !== "rejected") return false;
+    if (!hasEnded(task)) return false;
     if (task.RunningSince === undefined) return true;
     // Both by the clock of the task's node.
     return parseRfc3339(task.Status.Timestamp) - parseRfc3339(task.RunningSince) <= this.#rules.monitorMs;
@@ -160,19 +171,34 @@ class Update {
     const hasRun = made.RunningSince !== undefined || made.Status.State === "running";
     if (hasRun || this.#hasFailed(made)) return this.#plan.writtenAt(made);
     if (slot.live.length === 0) return 0;
-    if (slot.live.includes(made)) return undefined;
-    // It was moved off its node before it ran: the update goes on when its replacement runs or ends.
-    const successor = slot.live.find((task) => !this.#plan.isDirty(task));
+    const successor = this.#successorOf(slot, made);
+    if (successor === made) return undefined;
     if (!successor) return 0;
     const settled = successor.Status.State === "running" || isTerminal(successor.Status.State);
     return settled ? this.#plan.writtenAt(successor) : undefined;
+  }
+
+  /** The made task; if it was moved off its node before it ran, its replacement. */
+  #successorOf(slot: Slot, made: Task): Task | undefined {
+    return slot.live.includes(made) ? made : slot.live.find((task) => !this.#plan.isDirty(task));
+  }
+
+  /** Neither at its end nor at a failure: its status says what it waits for, if it does for long. */
+  #goOn(waiting: readonly WaitingSlot[]): void {
+    const Message = messageWhileWaiting(this.#plan, this.#status.Message ?? "", waiting, this.#rules.order);
+    const before = this.#plan.service.UpdateStatus;
+    if (this.#status !== before || Message !== before.Message) this.#write({ ...this.#status, Message });
   }
 
   #stop(culprit: Task): UpdatePlan {
     const reason = `due to failure or early termination of task ${culprit.ID}`;
     const isRollback = this.#status.State === "rollback_started";
     // A rollback is never rolled back.
-    if (this.#rules.failureAction === "rollback" && !isRollback && this.#rollBack(`update rolled back ${reason}`)) {
+    if (
+      this.#rules.failureAction === "rollback" &&
+      !isRollback &&
+      rollBack(this.#plan, `update rolled back ${reason}`)
+    ) {
       return application(this.#plan, { paused: true, order: this.#rules.order }, true);
     }
     this.#write({
@@ -183,43 +209,13 @@ class Update {
     return application(this.#plan, { paused: true, order: this.#rules.order });
   }
 
-  /** Gives the service its previous spec as a new revision. False where there is none. */
-  #rollBack(message: string): boolean {
-    const { view, service, context, changes } = this.#plan;
-    const previous = service.PreviousSpecVersion && view.spec(service.ID, service.PreviousSpecVersion.Index);
-    if (!previous) return false;
-    const Revision = newestRevision(view.specsOfService(service.ID)) + 1;
-    const { ServiceID, Spec, PullOptions } = previous;
-    const revision = {
-      ID: specKey(ServiceID, Revision),
-      ServiceID,
-      Revision,
-      Spec,
-      ...(PullOptions && { PullOptions }),
-    };
-    const { PreviousSpecVersion: _, ...rest } = service;
-    changes.push(
-      { kind: "create", table: "specs", object: revision },
-      {
-        kind: "update",
-        table: "services",
-        object: {
-          ...rest,
-          SpecVersion: { Index: Revision },
-          UpdateStatus: { State: "rollback_started", StartedAt: context.nowText, Message: message },
-        },
-      },
-    );
-    return true;
-  }
-
   /** All slots are through: the update ends once the last of them has been watched for long enough. */
   #complete(lastDone: number): void {
     const watched = this.#progress.begun.length > 0 && this.#rules.failureAction !== "continue";
     const endsAt = watched ? lastDone + this.#rules.monitorMs : 0;
     this.#plan.lookAgain(endsAt);
     if (endsAt > this.#plan.now) {
-      if (this.#status !== this.#plan.service.UpdateStatus) this.#write(this.#status);
+      this.#goOn([]);
       return;
     }
     const isRollback = this.#status.State === "rollback_started";
@@ -258,7 +254,7 @@ function application(
 }
 
 /** `hand-over`: an outdated and a current task; a slot with only a finished task is judged by that. */
-function stageOf(plan: ServicePlan, slot: Slot): "current" | "hand-over" | "outdated" {
+function stageOf(plan: ServicePlan, slot: Slot): Stage {
   let clean = 0;
   let dirty = 0;
   for (const task of slot.live) plan.isDirty(task) ? dirty++ : clean++;
@@ -267,6 +263,19 @@ function stageOf(plan: ServicePlan, slot: Slot): "current" | "hand-over" | "outd
   if (dirty > 0) return "outdated";
   const last = slot.tasks.reduce((newest, task) => (isNewer(task, newest) ? task : newest));
   return plan.isDirty(last) ? "outdated" : "current";
+}
+
+/** The new task of an earlier update that this one goes on with. */
+function adoptedTask(plan: ServicePlan, slot: Slot): WaitingSlot[] {
+  const task = slot.live.find((one) => !plan.isDirty(one));
+  if (!task || task.Status.State === "running") return [];
+  const failing = slot.tasks.some((one) => hasEnded(one) && !plan.isDirty(one));
+  return [{ slot, task, ...(failing && { failing }) }];
+}
+
+/** By itself, not because it was told to. */
+function hasEnded({ Status: { State } }: Task): boolean {
+  return State === "complete" || State === "failed" || State === "rejected";
 }
 
 /** The task that this update made in the slot. */
@@ -287,24 +296,4 @@ export function isMadeBy({ SpecVersion, UpdateStatus }: Service, task: Task): bo
 /** No two updates of a service to the same revision begin at once. */
 function nameOf({ StartedAt = "" }: UpdateStatus): string {
   return StartedAt;
-}
-
-function newestRevision(revisions: Iterable<SpecRevision>): number {
-  let newest = 0;
-  for (const { Revision } of revisions) newest = Math.max(newest, Revision);
-  return newest;
-}
-
-/** The update's settings with Swarm's defaults; a service without any is updated one by one. */
-function rulesOf(plan: ServicePlan, isRollback: boolean): UpdateRules {
-  const config = isRollback ? plan.spec.RollbackConfig : plan.spec.UpdateConfig;
-  const action = config?.FailureAction;
-  return {
-    parallelism: config ? (config.Parallelism ?? 0) : 1,
-    delayMs: toMs(config?.Delay) ?? 0,
-    monitorMs: toMs(config?.Monitor || undefined) ?? defaultMonitorMs,
-    failureAction: action === "continue" || action === "rollback" ? action : "pause",
-    maxFailureRatio: config?.MaxFailureRatio ?? 0,
-    order: config?.Order === "start-first" ? "start-first" : "stop-first",
-  };
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ServiceSpec } from "../../model/types.ts";
+import type { GenericResource, ServiceSpec } from "../../model/types.ts";
 import { constraintEnforcer } from "./enforcer.ts";
 import { Cluster, type NodeFacts, putNode, putService, putSpec, putTask } from "./harness.test.ts";
 
@@ -75,17 +75,51 @@ test("a node that shrank keeps the oldest tasks that still fit", async () => {
     putService(tx, "ai", { TaskTemplate: { Resources: { Reservations: { GenericResources: gpu } } } });
     putTask(tx, "z-old", { NodeID: "n1", state: "running" });
     putTask(tx, "z-gpu", { NodeID: "n1", state: "running", service: "ai" });
+    const held = [{ NamedResourceSpec: { Kind: "GPU", Value: "a" } }];
+    tx.put("tasks", { ...tx.get("tasks", "z-gpu")!, AssignedGenericResources: held });
   });
   cluster.clock.time += 1000;
   await cluster.write((tx) => {
     putTask(tx, "a-new", { NodeID: "n1", state: "running" });
     putTask(tx, "a-gpu", { NodeID: "n1", state: "running", service: "ai" });
+    const held = [{ NamedResourceSpec: { Kind: "GPU", Value: "b" } }];
+    tx.put("tasks", { ...tx.get("tasks", "a-gpu")!, AssignedGenericResources: held });
   });
   await cluster.settle(constraintEnforcer, "n1");
   await cluster.write((tx) => putNode(tx, "n1", machine(1, ["b"])));
   await cluster.settle(constraintEnforcer, "n1");
   const states = ["z-old", "a-new", "z-gpu", "a-gpu"].map((id) => cluster.task(id).Status.State);
-  assert.deepEqual(states, ["running", "rejected", "running", "rejected"]);
+  // Of what has a name, it is not age that counts: only the younger one has the GPU that is left.
+  assert.deepEqual(states, ["running", "rejected", "rejected", "running"]);
+});
+
+test("an amount that shrank is kept by the oldest; a kind that has names now is another one", async () => {
+  const cluster = await Cluster.open();
+  const ssd = (Value: number) => ({ DiscreteResourceSpec: { Kind: "SSD", Value } });
+  const offers = (...GenericResources: GenericResource[]): NodeFacts => ({
+    description: { Resources: { GenericResources } },
+  });
+  const tasks = ["old", "new"];
+  await cluster.write((tx) => {
+    putNode(tx, "n1", offers(ssd(4)));
+    putService(tx, "web", { TaskTemplate: { Resources: { Reservations: { GenericResources: [ssd(2)] } } } });
+  });
+  for (const id of tasks) {
+    cluster.clock.time += 1000;
+    await cluster.write((tx) => {
+      putTask(tx, id, { NodeID: "n1", state: "running" });
+      tx.put("tasks", { ...tx.get("tasks", id)!, AssignedGenericResources: [ssd(2)] });
+    });
+  }
+  const states = async (...offered: GenericResource[]) => {
+    await cluster.write((tx) => putNode(tx, "n1", offers(...offered)));
+    await cluster.settle(constraintEnforcer, "n1");
+    return tasks.map((id) => cluster.task(id).Status.State);
+  };
+  assert.deepEqual(await states(ssd(4)), ["running", "running"]);
+  assert.deepEqual(await states(ssd(3)), ["running", "rejected"]);
+  const named = ["a", "b", "c"].map((Value) => ({ NamedResourceSpec: { Kind: "SSD", Value } }));
+  assert.deepEqual(await states(...named), ["rejected", "rejected"]);
 });
 
 test("it is woken by what it looks at", async () => {

@@ -1,6 +1,6 @@
 /**
  * The filters that a node must pass to get a task, in Swarm's order, with Swarm's texts for why none did. A node is
- * counted under the first filter that it fails.
+ * counted under the first filter that it fails. To Swarm's text on nodes that take no tasks is added why they do not.
  */
 import type { Node, Platform } from "../../model/types.ts";
 import { matchesNode } from "./constraint.ts";
@@ -13,12 +13,15 @@ interface Filter {
   readonly passes: (demand: Demand, load: NodeLoad, node: Node, ofService: number) => boolean;
   /** @param nodes `1 node` or `N nodes` */
   readonly text: (nodes: string) => string;
+  /** In which of several ways the node fails it. */
+  readonly way?: (node: Node) => string;
 }
 
 const filters: readonly Filter[] = [
   {
     passes: (_demand, _load, node) => isAvailable(node),
     text: (nodes) => `${nodes} not available for new tasks`,
+    way: unavailability,
   },
   {
     passes: (demand, load) => hasResources(demand, load),
@@ -87,23 +90,43 @@ function hasNetworks(demand: Demand, { DataPath, Attachments }: Node): boolean {
  * @param ofService the service's active tasks on a node
  */
 export function explain(demand: Demand, loads: Iterable<NodeLoad>, ofService: (load: NodeLoad) => number): string {
-  const failed = new Map<Filter, number>();
+  const failed = new Map<Filter, Failures>(filters.map((filter) => [filter, { count: 0, ways: new Map() }]));
   for (const load of loads) {
     const { node } = load;
     if (!node) continue;
     const filter = filters.find(({ passes }) => !passes(demand, load, node, ofService(load)));
-    if (filter) failed.set(filter, (failed.get(filter) ?? 0) + 1);
+    if (!filter) continue;
+    const failures = failed.get(filter)!;
+    failures.count++;
+    const way = filter.way?.(node);
+    if (way !== undefined) failures.ways.set(way, (failures.ways.get(way) ?? 0) + 1);
   }
-  return filters
-    .flatMap((filter) => ({ filter, count: failed.get(filter) ?? 0 }))
-    .filter(({ count }) => count > 0)
-    .sort((a, b) => b.count - a.count)
-    .map(({ filter, count }) => filter.text(count === 1 ? "1 node" : `${count} nodes`))
+  return [...failed]
+    .filter(([, { count }]) => count > 0)
+    .sort(([, a], [, b]) => b.count - a.count)
+    .map(([filter, failures]) => textOf(filter, failures))
     .join("; ");
+}
+
+/** The nodes that fail a filter. */
+interface Failures {
+  count: number;
+  readonly ways: Map<string, number>;
+}
+
+function textOf(filter: Filter, { count, ways }: Failures): string {
+  const text = filter.text(count === 1 ? "1 node" : `${count} nodes`);
+  const listed = [...ways].sort(([, a], [, b]) => b - a).map(([way, times]) => `${times} ${way}`);
+  return listed.length === 0 ? text : `${text}: ${listed.join(", ")}`;
 }
 
 function isAvailable(node: Node): boolean {
   return node.Status.State === "ready" && (node.Spec.Availability ?? "active") === "active";
+}
+
+function unavailability(node: Node): string {
+  if (node.Status.State !== "ready") return node.Status.State;
+  return node.Spec.Availability === "pause" ? "paused" : "drained";
 }
 
 /** Whether the node has unreserved what one more task reserves. */

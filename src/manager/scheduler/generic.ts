@@ -57,6 +57,28 @@ function nameKey(kind = "", name = ""): string {
 }
 
 /**
+ * Whether the node still offers what a task was given of it: each name, and what is left of an amount.
+ * @param use what of it others have
+ */
+export function isStillOffered(
+  held: readonly GenericResource[],
+  offered: readonly GenericResource[] | undefined,
+  use: GenericUse,
+): boolean {
+  return held.every(({ NamedResourceSpec: named, DiscreteResourceSpec: amount }) => {
+    if (named) {
+      const { Kind, Value } = named;
+      const isOffered = offered?.some(({ NamedResourceSpec: one }) => one && one.Kind === Kind && one.Value === Value);
+      return isOffered === true && !use.has(Kind, Value);
+    }
+    const total = (offered ?? []).reduce((sum, { DiscreteResourceSpec: one }) => {
+      return one && one.Kind === amount?.Kind ? sum + (one.Value ?? 0) : sum;
+    }, 0);
+    return (amount?.Value ?? 0) <= total - use.amountOf(amount?.Kind ?? "");
+  });
+}
+
+/**
  * What a task that makes these requests would get on a node.
  * @param offered what the node has in total
  * @param use what of it is taken; undefined: nothing

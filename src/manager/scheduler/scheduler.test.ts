@@ -80,7 +80,7 @@ test("the text says why there is no node, most frequent reason first", async () 
   await schedule();
   assert.equal(
     cluster.task("t1").Status.Err,
-    "no suitable node (scheduling constraints not satisfied on 2 nodes; 1 node not available for new tasks)",
+    "no suitable node (scheduling constraints not satisfied on 2 nodes; 1 node not available for new tasks: 1 down)",
   );
   const { Index } = cluster.task("t1").Version;
   await schedule();
@@ -230,7 +230,7 @@ test("a global service's task is only confirmed", async () => {
   await schedule();
   assert.equal(cluster.task("t1").Status.State, "assigned");
   assert.equal(cluster.task("t1").Status.Message, "scheduler confirmed task can run on preassigned node");
-  assert.equal(cluster.task("t2").Status.Err, "1 node not available for new tasks");
+  assert.equal(cluster.task("t2").Status.Err, "1 node not available for new tasks: 1 paused");
   assert.equal(cluster.task("t3").Status.Err, "insufficient resources on 1 node");
   assert.equal(cluster.task("t3").Status.State, "pending");
   await cluster.state("t1", "failed");

@@ -64,6 +64,8 @@ export class Scheduler implements Planner {
       case "specs":
       case "services":
       case "networks":
+      case "secrets":
+      case "configs":
       case "cluster":
       case "locks":
         return nothing;

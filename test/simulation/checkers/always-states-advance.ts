@@ -26,5 +26,6 @@ function compare(before: Task, after: Task): Finding {
   if (before.NodeID !== "" && after.NodeID !== before.NodeID) return "a task changes its node";
   if (before.ServiceID !== after.ServiceID || before.Slot !== after.Slot) return "a task changes its place";
   if (before.SpecVersion.Index !== after.SpecVersion.Index) return "a task changes its spec";
+  if (before.JobIteration?.Index !== after.JobIteration?.Index) return "a task changes its iteration";
   return undefined;
 }
