@@ -87,10 +87,13 @@ function isInAPackageList(name) {
   return shown.status === 0 && shown.stdout.length > 0;
 }
 
-/** Debian's package would start an etcd of the machine's own: only its program is wanted, which Shoal runs itself. */
-function withoutSystemEtcd(packages, install) {
-  if (!packages.includes("etcd-server") || !existsSync("/run/systemd/system")) return install();
-  const systemctl = (...args) => spawnSync("systemctl", [...args, "etcd.service"], { stdio: "ignore" });
+/** Debian's packages would start these as services of the machine: only their programs are wanted, which we run. */
+const unwantedServices = { "etcd-server": "etcd.service", "docker-registry": "docker-registry.service" };
+
+function withoutServices(packages, install) {
+  const units = packages.map((name) => unwantedServices[name]).filter((unit) => unit !== undefined);
+  if (units.length === 0 || !existsSync("/run/systemd/system")) return install();
+  const systemctl = (...args) => spawnSync("systemctl", [...args, ...units], { stdio: "ignore" });
   systemctl("mask", "--runtime");
   try {
     return install();
@@ -109,7 +112,7 @@ function installPackages() {
   if (!apt("-qq", "update"))
     console.error("shoal: apt-get update failed; trying with the package lists that are there");
   const packages = packagesOf(lacking);
-  const installed = withoutSystemEtcd(packages, () =>
+  const installed = withoutServices(packages, () =>
     apt("-qq", "install", "--yes", "--no-install-recommends", ...packages),
   );
   if (!installed) refuse(missing(), `apt-get install ${packages.join(" ")} failed`);

@@ -14,7 +14,7 @@ const layers = [
   { name: "test:unit", limitMs: 5 * minuteMs },
   { name: "test:simulation", limitMs: 6 * minuteMs },
   { name: "test:cluster", limitMs: 32 * minuteMs },
-  { name: "test:clients", limitMs: 11 * minuteMs },
+  { name: "test:clients", limitMs: 14 * minuteMs },
 ];
 /** Lines of a failed layer that are said again. */
 const repeatedLines = 80;

@@ -54,6 +54,34 @@ function setUp({ executor = new FakeExecutor(), taskDatabase = new MemoryTaskDat
   return { agent, clock, disk, executor, identities, manager, renewal, taskDatabase };
 }
 
+test("a stop tells the manager that the tasks go on; leaving the swarm does not", async () => {
+  const { agent, manager } = await started(setUp());
+  const answer = Promise.withResolvers<void>();
+  manager.restGate = answer.promise;
+  const stopped = agent.stop();
+  await settled();
+  assert.equal(manager.rests, 1);
+  assert.ok(manager.connected, "the session ends after that");
+  answer.resolve();
+  await stopped;
+  assert.ok(!manager.connected);
+
+  const other = await started(setUp());
+  await other.agent.leave();
+  assert.equal(other.manager.rests, 0);
+
+  const silent = await started(setUp());
+  silent.manager.restGate = new Promise(() => undefined);
+  const late = silent.agent.stop();
+  await silent.clock.advance(1_000);
+  await late;
+
+  const stock = await started(setUp());
+  stock.manager.fail.rest = new ShoalError("Unimplemented", "unknown service");
+  await stock.agent.stop();
+  assert.equal(stock.manager.rests, 1);
+});
+
 async function started(set: ReturnType<typeof setUp>): Promise<ReturnType<typeof setUp>> {
   set.agent.start();
   await settled();
@@ -112,6 +140,24 @@ test("a COMPLETE set is the whole truth: what is not in it is stopped and remove
   assert.equal(executor.observations.get("keep")?.kind, "running");
   assert.equal(executor.observations.has("drop"), false);
   assert.deepEqual(executor.calls, ["halt drop", "remove drop"]);
+  await agent.stop();
+});
+
+test("a restarted daemon pulls nothing for a task before a manager has sent its credentials again", async () => {
+  const taskDatabase = new MemoryTaskDatabase();
+  const task = fakeTask("t1", { RegistryAuth: "c2VjcmV0" });
+  taskDatabase.put({ task, status: { ...task.Status, State: "preparing", Message: "preparing" } });
+  const { agent, clock, executor, manager } = setUp({ taskDatabase });
+  manager.fail.session = new ShoalError("Unavailable", "no leader");
+  agent.start();
+  await clock.advance(20_000);
+  assert.deepEqual(executor.calls, []);
+  const [record] = taskDatabase.load();
+  assert.equal(record?.status.Err, "waiting for a manager to send the credentials of the registry again");
+  manager.set(task);
+  manager.fail.session = undefined;
+  await clock.advance(8000);
+  assert.deepEqual([state(manager, "t1"), manager.statuses.get("t1")?.Err], ["running", undefined]);
   await agent.stop();
 });
 
@@ -392,13 +438,17 @@ test("logs: the lines of matching tasks; a following subscription takes in new t
   manager.update(fakeTask("t1"));
   manager.update(fakeTask("other", { ServiceID: "service2" }));
   await settled();
-  const options = { ...subscription().options, follow: true };
+  const options = { ...subscription().options, follow: true, tail: 0 };
   manager.subscribe(subscription({ options }));
   await settled();
   assert.deepEqual(texts(manager), ["one"]);
   manager.update(fakeTask("t2"));
   await settled();
   assert.deepEqual(texts(manager), ["one", "one"]);
+  assert.deepEqual(
+    executor.logCalls.map(({ tail }) => tail),
+    [0, undefined],
+  );
   manager.subscribe(subscription({ close: true }));
   await settled();
   manager.update(fakeTask("t3"));
@@ -462,6 +512,26 @@ test("logs: a subscription that comes again with a new session goes on after its
     [
       ["", 5],
       ["2026-01-01T00:00:02.000000000Z", undefined],
+    ],
+  );
+  await agent.stop();
+});
+
+test("logs: a log that can't be read says why, once, and does not keep the others", async () => {
+  const { agent, manager, executor } = await started(setUp());
+  executor.logLines = [line("one", 1)];
+  executor.logFailures.set("t2", new ShoalError("Unimplemented", "configured logging driver does not support reading"));
+  executor.logFailures.set("t3", new ShoalError("NotFound", "No such container: x"));
+  for (const id of ["t1", "t2", "t3"]) manager.update(fakeTask(id));
+  await settled();
+  manager.subscribe(subscription());
+  await settled();
+  const said = manager.published.get("sub1") ?? [];
+  assert.deepEqual(
+    said.map(({ context, data, unreadable }) => [context.taskId, Buffer.from(data).toString(), unreadable]).sort(),
+    [
+      ["t1", "one", undefined],
+      ["t2", "configured logging driver does not support reading", true],
     ],
   );
   await agent.stop();

@@ -8,7 +8,7 @@
  * for long (the Engine is away), there is no session: the node is down, and its tasks run elsewhere.
  */
 import { Backoff } from "../lib/backoff.ts";
-import { type Clock, pause } from "../lib/clock.ts";
+import { type Clock, pause, within } from "../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
@@ -22,6 +22,7 @@ import { LogSubscriptions } from "./logs.ts";
 import { ManagerList } from "./managers.ts";
 import { NetworkFollower } from "./networks.ts";
 import { Outage } from "./outage.ts";
+import { Payloads } from "./payloads.ts";
 import { PresentManager } from "./present-manager.ts";
 import { type Certificates, Renewal } from "./renewal.ts";
 import { StatusReporter } from "./reporter.ts";
@@ -33,6 +34,9 @@ import { Worker } from "./worker.ts";
 /** Swarmkit's: 100 ms, doubled and more at each failure, at most 8 s. */
 const reconnect = { baseMs: 100, maxMs: 8000 };
 
+/** What a stop waits for a manager at most. */
+const restWithinMs = 500;
+
 export interface AgentOptions {
   readonly identity: NodeIdentity;
   readonly dialer: ManagerDialer;
@@ -40,6 +44,8 @@ export interface AgentOptions {
   readonly managers: readonly string[];
   readonly executor: Executor;
   readonly taskDatabase: TaskDatabase;
+  /** Where the executor finds what managers send of secrets and configs. */
+  readonly payloads?: Payloads;
   /** The node's data plane; absent: it takes part in no network of the swarm. */
   readonly plane?: NetworkPlane;
   /** Users' containers, which may be on networks of the swarm; of use with a data plane only. */
@@ -72,6 +78,7 @@ export class Agent {
   readonly #managers: ManagerList;
   readonly #reporter: StatusReporter;
   readonly #worker: Worker;
+  readonly #payloads: Payloads;
   readonly #attachments: Attachments | undefined;
   readonly #networks: NetworkFollower | undefined;
   readonly #logs: LogSubscriptions;
@@ -99,6 +106,7 @@ export class Agent {
     this.#identity = options.identity;
     this.#managers = new ManagerList(options.managers, random);
     this.#reporter = new StatusReporter(clock, random, log);
+    this.#payloads = options.payloads ?? new Payloads();
     this.#outage = new Outage(clock);
     const onProblem = (text: string | undefined) => this.#outage.set(text);
     this.#attachments = this.#newAttachments(options);
@@ -106,6 +114,7 @@ export class Agent {
       executor,
       database,
       reporter: this.#reporter,
+      payloads: this.#payloads,
       withdrawals: this.#newWithdrawals(options),
       attachments: this.#attachments,
       clock,
@@ -127,8 +136,33 @@ export class Agent {
     this.#running = this.#run(this.#abort.signal);
   }
 
-  /** Ends the session; tasks go on without it. Resolves when nothing is under way any more. */
+  /**
+   * Ends the session; tasks go on without it, and the manager is told so: it gives the node its heartbeats' grace to be
+   * back. Resolves when nothing is under way any more.
+   */
   async stop(): Promise<void> {
+    await this.#rest();
+    await this.#end();
+  }
+
+  /** A manager that does not hear of it takes the closed connection for the node's death a little sooner. */
+  async #rest(): Promise<void> {
+    const { connection } = this.#manager;
+    if (!connection) return;
+    const { clock, log } = this.#options;
+    const limit = new AbortController();
+    try {
+      await within(clock, restWithinMs, connection.rest(this.#sessionId, limit.signal), () => {
+        throw new ShoalError("DeadlineExceeded", "the manager does not answer");
+      });
+    } catch (error) {
+      log.debug("agent: the manager was not told that this node's agent stops", { error: messageOf(error) });
+    } finally {
+      limit.abort();
+    }
+  }
+
+  async #end(): Promise<void> {
     this.#abort.abort(new ShoalError("Canceled", "the agent stops"));
     await this.#running;
     await this.#worker.stop();
@@ -138,9 +172,10 @@ export class Agent {
 
   /** Stops, and removes every container of this node and all that is known of its tasks. */
   async leave(): Promise<void> {
-    await this.stop();
+    await this.#end();
     await this.#options.executor.removeAll();
     this.#options.taskDatabase.clear();
+    this.#payloads.clear();
   }
 
   /** For users' containers on networks of the swarm; undefined without a data plane. */

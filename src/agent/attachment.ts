@@ -5,9 +5,10 @@
  * Invariant: the task ends when no container has its address (and nobody is making one); a container whose task is not
  * wanted any more is taken off the network before the task ends here, for its address may be somebody else's then.
  */
-import { type Clock, rfc3339, within } from "../lib/clock.ts";
+import { type Clock, rfc3339, type Timer, within } from "../lib/clock.ts";
 import { isShoalError, messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { addressOf } from "../model/networks.ts";
 import { isTerminal, rank } from "../model/state.ts";
 import type { AssignedTask, TaskStatus } from "../model/types.ts";
 import type { NetworkPlane } from "../network/plane.ts";
@@ -16,6 +17,8 @@ import type { PresentManager } from "./present-manager.ts";
 
 /** For the manager's answer to a detach; without one the task's status says the same later. */
 const detachWithinMs = 5_000;
+/** After a look that the Engine did not answer: the event that was its reason does not come again. */
+const lookAgainMs = 10_000;
 
 export interface AttachmentParts {
   readonly containers: UserContainers;
@@ -44,6 +47,8 @@ export class Attachment {
   #removed = false;
   #looking: Promise<void> | undefined;
   #lookAgain = false;
+  /** The next look after one that has failed. */
+  #retry: Timer | undefined;
   /** Whether somebody is making its container: perhaps, as long as a manager has yet to say what task it has made. */
   making: "yes" | "perhaps" | "no";
 
@@ -93,15 +98,14 @@ export class Attachment {
   /** Resolves when nothing is left to do, or can be done. Never rejects. */
   async look(): Promise<void> {
     this.#lookAgain = true;
-    this.#looking ??= this.#lookUntilDone().finally(() => {
-      this.#looking = undefined;
-    });
+    this.#looking ??= this.#lookUntilDone();
     await this.#looking;
   }
 
-  /** Resolves when no look is under way. */
-  async idle(): Promise<void> {
+  /** Nothing begins any more: resolves when no look is under way. */
+  async end(): Promise<void> {
     await this.#looking;
+    this.#retry?.cancel();
   }
 
   /** The container's names are looked up at the swarm's server. Never rejects: it has its address in any case. */
@@ -111,7 +115,7 @@ export class Attachment {
     if (containerId === undefined || this.#isUnwanted()) return;
     try {
       const { nameserver } = await plane.attach(this.#task, signal);
-      const [address = ""] = this.#task.Networks[0]?.Addresses[0]?.split("/") ?? [];
+      const address = addressOf(this.#task.Networks[0]?.Addresses[0] ?? "");
       await containers.leadNames(containerId, { nameserver, address });
     } catch (error) {
       const context = { containerId, error: messageOf(error) };
@@ -120,20 +124,21 @@ export class Attachment {
   }
 
   async #lookUntilDone(): Promise<void> {
-    const { known, log, signal } = this.#options;
+    const { clock, known, log, signal } = this.#options;
     await Promise.resolve(); // what gives reason to look in the same turn is one look
     while (this.#lookAgain && !signal.aborted) {
       this.#lookAgain = false;
-      if (!known() || this.making !== "no") return;
+      if (!known() || this.making !== "no") continue;
+      this.#retry?.cancel();
       try {
         await this.#settle();
       } catch (error) {
-        // With the Engine's next connection it is looked at again.
         const context = { task: this.#task.ID, error: messageOf(error) };
         log.warn("a container on a network of the swarm can't be looked at", context);
-        return;
+        this.#retry = clock.after(lookAgainMs, () => void this.look());
       }
     }
+    this.#looking = undefined;
   }
 
   async #settle(): Promise<void> {

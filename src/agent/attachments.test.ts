@@ -178,6 +178,38 @@ test("a container that is disconnected gives its address back", async () => {
   await agent.stop();
 });
 
+test("a change that comes when a look is just over is looked at", async () => {
+  for (let turns = 0; turns < 40; turns++) {
+    const { agent, attachments, create, engine, manager } = await setUp();
+    await attachments.attach(request, signal);
+    const id = await create("a1");
+    await attachments.bind("a1", id);
+    const looking = attachments.look(id);
+    for (let turn = 0; turn < turns; turn++) await Promise.resolve();
+    engine.containers.delete(id);
+    await attachments.look(id);
+    assert.deepEqual(manager.detached, ["a1"], `${turns} turns`);
+    await looking;
+    await agent.stop();
+  }
+});
+
+test("an Engine that can't tell of a container just now is asked again", async () => {
+  const { agent, attachments, clock, create, engine, manager } = await setUp();
+  await attachments.attach(request, signal);
+  const id = await create("a1");
+  await attachments.bind("a1", id);
+  const { inspectContainer } = engine;
+  engine.inspectContainer = () => Promise.reject(new ShoalError("Unavailable", "no answer within 30 s"));
+  await engine.removeContainer(id);
+  await attachments.look(id);
+  assert.deepEqual(manager.detached, []);
+  engine.inspectContainer = inspectContainer;
+  await clock.advance(60_000);
+  assert.deepEqual(manager.detached, ["a1"]);
+  await agent.stop();
+});
+
 test("nothing comes of it: the address goes back, unless there is a container after all", async () => {
   const { agent, attachments, create, manager, state } = await setUp();
   await attachments.attach(request, signal);

@@ -89,7 +89,7 @@ export class Attachments implements ContainerAttachments {
   async stop(): Promise<void> {
     this.#end.abort(new ShoalError("Canceled", "the agent stops"));
     await this.#options.containers.stop();
-    await Promise.all([...this.#attachments.values()].map((attachment) => attachment.idle()));
+    await Promise.all([...this.#attachments.values()].map((attachment) => attachment.end()));
   }
 
   get any(): boolean {

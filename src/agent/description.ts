@@ -1,19 +1,22 @@
 /** The node as its Engine describes it, in the form that managers store. */
 import type { SystemInfo } from "@docker/node-sdk";
-import type { NodeDescription } from "../model/types.ts";
+import { mergeGenericResources } from "../model/generic-resources.ts";
+import type { GenericResource, NodeDescription } from "../model/types.ts";
 
 /**
  * @param info the Engine's `/info`
+ * @param declared generic resources besides those that the Engine itself was started with
  * @returns hostname, platform, resources, and the Engine with its labels and plugins (sorted by type, then name)
  */
-export function nodeDescription(info: SystemInfo): NodeDescription {
+export function nodeDescription(info: SystemInfo, declared: readonly GenericResource[] = []): NodeDescription {
+  const generic = mergeGenericResources(info.GenericResources ?? [], declared);
   return {
     Hostname: info.Name,
     Platform: { Architecture: info.Architecture, OS: info.OSType },
     Resources: {
       NanoCPUs: (info.NCPU ?? 0) * 1e9,
       MemoryBytes: info.MemTotal ?? 0,
-      ...(info.GenericResources?.length ? { GenericResources: info.GenericResources } : {}),
+      ...(generic.length > 0 ? { GenericResources: generic } : {}),
     },
     Engine: { EngineVersion: info.ServerVersion, Labels: labels(info.Labels ?? []), Plugins: plugins(info) },
   };

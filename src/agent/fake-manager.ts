@@ -52,12 +52,17 @@ export class FakeManager implements ManagerDialer {
     status?: Error;
     assignments?: Error;
     withdraw?: Error;
+    rest?: Error;
     detach?: Error;
   } = {};
   /** The tasks of each withdrawal. */
   readonly withdrawn: (readonly string[])[] = [];
   /** Awaited before a withdrawal is answered. */
   withdrawGate: Promise<void> = Promise.resolve();
+  /** How often it was told that the agent stops. */
+  rests = 0;
+  /** Awaited before it answers that. */
+  restGate: Promise<void> = Promise.resolve();
   readonly detached: string[] = [];
   /** What it does when it is asked to attach a container. */
   attach: (request: AttachRequest) => Promise<{ readonly taskId: string }> = unused;
@@ -126,6 +131,11 @@ export class FakeManager implements ManagerDialer {
         this.withdrawn.push(taskIds);
         await this.withdrawGate;
         if (this.fail.withdraw) throw this.fail.withdraw;
+      },
+      rest: async () => {
+        this.rests++;
+        if (this.fail.rest) throw this.fail.rest;
+        await this.restGate;
       },
       attach: (request) => this.attach(request),
       detach: async (taskId) => {

@@ -1,7 +1,7 @@
 /**
  * Service logs, this node's part: for each subscription of a manager, the logs of the matching tasks, in one
- * PublishLogs stream. A following subscription takes in tasks that start later, and ends when the manager closes it
- * (or the session ends).
+ * PublishLogs stream. A following subscription takes in tasks that start later, from their first line on (`tail` is for
+ * those that are there), and ends when the manager closes it (or the session ends).
  *
  * Invariant: no line is published twice under one subscription id, also when the manager hands the subscription out
  * again to a new session: each task's log is resumed after the last line that the stream before got rid of. What was on
@@ -10,6 +10,7 @@
  */
 import { isShoalError, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import type { AssignedTask } from "../model/types.ts";
 import type { LogMessage, LogOptions, LogSubscription, ManagerConnection } from "../rpc/services.ts";
 import type { Executor } from "./executor/executor.ts";
 import { LogChannel } from "./log-channel.ts";
@@ -87,7 +88,9 @@ export class LogSubscriptions {
     for await (const batch of batches) {
       yield batch;
       if (session.aborted) return;
-      for (const { context, timestamp } of batch) positions.set(context.taskId, timestamp);
+      for (const { context, timestamp, unreadable } of batch) {
+        if (!unreadable) positions.set(context.taskId, timestamp);
+      }
     }
   }
 
@@ -99,22 +102,25 @@ export class LogSubscriptions {
     const { worker } = this.#options;
     const positions = this.#positionsOf(subscription.id);
     const reading = new Map<string, Promise<void>>();
-    const consider = (runner: TaskRunner | undefined) => {
+    const consider = (runner: TaskRunner | undefined, options: LogOptions) => {
       if (!runner || reading.has(runner.taskId) || !matches(subscription, runner) || !readable(runner)) return;
-      reading.set(runner.taskId, this.#read(runner, subscription.options, positions, channel, signal));
+      reading.set(runner.taskId, this.#read(runner, options, positions, channel, signal));
     };
+    const { options } = subscription;
+    // Whatever a task writes that begins only now is new.
+    const later = { ...options, tail: undefined };
     // Watched before they are looked at, so that none falls in between.
-    const unwatch = subscription.options.follow ? worker.watch((taskId) => consider(worker.task(taskId))) : undefined;
+    const unwatch = options.follow ? worker.watch((taskId) => consider(worker.task(taskId), later)) : undefined;
     try {
-      for (const runner of worker.tasks()) consider(runner);
-      if (subscription.options.follow) await aborted(signal);
+      for (const runner of worker.tasks()) consider(runner, options);
+      if (options.follow) await aborted(signal);
       await Promise.all(reading.values());
     } finally {
       unwatch?.();
     }
   }
 
-  /** Never rejects: a log that can't be read (its driver doesn't keep one) leaves the others alone. */
+  /** Never rejects: a log that can't be read (its driver doesn't keep one) says so, and leaves the others alone. */
   async #read(
     runner: TaskRunner,
     options: LogOptions,
@@ -135,6 +141,9 @@ export class LogSubscriptions {
     } catch (error) {
       if (isShoalError(error, "Canceled") || signal.aborted) return;
       this.#options.log.warn("reading a task's log failed", { task: taskId, error: messageOf(error) });
+      // The container has been removed meanwhile; or its Engine has gone, which a follower may outlast.
+      if (isShoalError(error, "NotFound") || (options.follow && isShoalError(error, "Unavailable"))) return;
+      await channel.push([unreadable(task, runner.status.Timestamp, messageOf(error))]).catch(() => undefined); // or nobody reads any more
     }
   }
 
@@ -146,6 +155,12 @@ export class LogSubscriptions {
     if (this.#positions.size > rememberedSubscriptions && oldest !== undefined) this.#positions.delete(oldest);
     return positions;
   }
+}
+
+/** @param timestamp any: a stock manager, which skips the message, stumbles over one without */
+function unreadable({ ServiceID, NodeID, ID }: AssignedTask, timestamp: string, why: string): LogMessage {
+  const context = { serviceId: ServiceID, nodeId: NodeID, taskId: ID };
+  return { context, timestamp, stream: "stderr", data: Buffer.from(why), attributes: {}, unreadable: true };
 }
 
 function matches({ selector }: LogSubscription, { taskId, task }: TaskRunner): boolean {

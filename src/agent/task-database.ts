@@ -7,6 +7,9 @@ import { open, type RootDatabase } from "lmdb";
 import type { Sealer } from "../lib/seal.ts";
 import type { AssignedTask, TaskStatus } from "../model/types.ts";
 
+/** Stands for a registry's credentials that are not in the database: they come again with the next session. */
+export const withheld = "";
+
 export interface TaskRecord {
   readonly task: AssignedTask;
   /** The last status that was made on this node. */
@@ -107,6 +110,6 @@ function placeOf(taskId: string): string {
 }
 
 function withoutCredentials({ task, status }: TaskRecord): TaskRecord {
-  const { RegistryAuth: _, ...kept } = task;
-  return { task: kept, status };
+  if (task.RegistryAuth === undefined) return { task, status };
+  return { task: { ...task, RegistryAuth: withheld }, status };
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { rfc3339 } from "../lib/clock.ts";
 import { ShoalError } from "../lib/errors.ts";
 import { FakeClock, settled } from "../lib/fake-clock.ts";
 import { silentLogger } from "../lib/log.ts";
@@ -144,10 +145,13 @@ test("a slow step says what it waits for", async () => {
   assert.equal(last()?.Message, "preparing");
   await clock.advance(1);
   assert.equal(last()?.Message, "preparing: pulling image bb:1");
+  assert.equal(last()?.Err, "pulling image bb:1");
   assert.equal(last()?.State, "preparing");
+  assert.equal(last()?.Timestamp, rfc3339(clock.now() - 5000), "it is in that state since it entered it");
   open();
   await settled();
   assert.equal(last()?.State, "running");
+  assert.equal(last()?.Err, undefined);
   assert.equal(last()?.Message, "started");
 });
 
@@ -187,6 +191,24 @@ test("a health check: STARTING until healthy; unhealthy is stopped and failed", 
   await settled();
   assert.equal(last()?.State, "failed");
   assert.equal(last()?.Err, "task: non-zero exit (137): dockerexec: unhealthy container");
+});
+
+test("a container that is long in becoming healthy says so, until it is", async () => {
+  const { clock, runner, executor, last } = setUp();
+  executor.health = "starting";
+  runner.wake();
+  await clock.advance(4999);
+  assert.deepEqual([last()?.State, last()?.Err], ["starting", undefined]);
+  await clock.advance(1);
+  const text = "waiting for the container's first successful health check";
+  assert.deepEqual([last()?.State, last()?.Message, last()?.Err], ["starting", `starting: ${text}`, text]);
+  executor.show("t1", {
+    kind: "running",
+    containerId: "c-t1",
+    detail: { pid: 42, ports: undefined, health: "healthy" },
+  });
+  await settled();
+  assert.deepEqual([last()?.State, last()?.Message, last()?.Err], ["running", "started", undefined]);
 });
 
 test("an outage of the Engine is shown and taken back, the state is kept", async () => {

@@ -5,7 +5,9 @@
  *
  * - Reported states only grow.
  * - A failure that another try may mend (the Engine can't be reached) is tried again with growing delays, and is
- *   shown in the status meanwhile; so is a step that takes long. No task waits without a text that says for what.
+ *   shown in the status meanwhile; so is a step that takes long, and a container that is not healthy yet. No task waits
+ *   without a text that says for what, and that text is in `Err`, which is what users see. A text alone is no new state:
+ *   the status keeps the time since when it is in it.
  * - Any other failure ends the task: REJECTED before STARTING, FAILED from there on. Stopping and removing never give
  *   up.
  *
@@ -19,13 +21,19 @@ import type { Random } from "../lib/random.ts";
 import { isTerminal, rank, type TaskState } from "../model/state.ts";
 import type { AssignedTask, TaskStatus } from "../model/types.ts";
 import type { Executor, Observation } from "./executor/executor.ts";
+import { withheld } from "./task-database.ts";
 import { nextStep, type Step } from "./task-plan.ts";
 
 /** From the first retry (a restarting Engine) to the last (one that is gone for the day). */
 const retry = { baseMs: 100, maxMs: 8000 };
 
-/** A step that takes longer says so in the task's message. */
+/** What takes longer says so in the task's status. */
 const slowAfterMs = 5000;
+
+const unhealthyYet = "waiting for the container's first successful health check";
+
+/** After a restart of the daemon, which keeps them nowhere. */
+const awaitsCredentials = "waiting for a manager to send the credentials of the registry again";
 
 export interface TaskRunnerOptions {
   readonly executor: Executor;
@@ -59,6 +67,10 @@ export class TaskRunner {
   #trouble: string | undefined;
   /** Why no step can succeed, as the executor says. */
   #outage: string | undefined;
+  /** What it has been waiting for, for long by now. */
+  #slow: string | undefined;
+  /** Until the wait for its health is long. */
+  #healthWait: Timer | undefined;
   #running: Promise<void> | undefined;
   #woken = false;
   #retry: Timer | undefined;
@@ -129,6 +141,7 @@ export class TaskRunner {
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#retry?.cancel();
+    this.#healthWait?.cancel();
     this.#giveUpStart();
     this.#endWithdrawal("the agent stops");
     await this.#running;
@@ -139,6 +152,7 @@ export class TaskRunner {
     try {
       while (this.#woken && !this.#stopped) {
         const step = this.#next();
+        this.#watchHealth();
         if (step.kind === "rest") this.#woken = false;
         else if (!(await this.#perform(step))) return;
       }
@@ -181,6 +195,8 @@ export class TaskRunner {
         this.#report(step.state, step.message, step.err);
         return;
       case "prepare":
+        // Without them its pull would be refused for good.
+        if (this.#task?.RegistryAuth === withheld) throw new ShoalError("Unavailable", awaitsCredentials);
         return this.#begin((task, signal, progress) => executor.prepare(task, signal, progress));
       case "run":
         return this.#begin((task, signal, progress) => {
@@ -224,17 +240,43 @@ export class TaskRunner {
     if (!task) return;
     this.#abort = new AbortController();
     let doing = "";
+    let isSlow = false;
+    const show = () => {
+      if (!isSlow || !doing) return;
+      this.#slow = doing;
+      this.#showTrouble();
+    };
     const slow = this.#options.clock.after(slowAfterMs, () => {
-      if (doing) this.#report(this.#status.State, `${baseMessage(this.#status)}: ${doing}`, this.#status.Err);
+      isSlow = true;
+      show();
     });
     try {
       await work(task, this.#abort.signal, (text) => {
         doing = text;
+        show();
       });
     } finally {
       slow.cancel();
+      this.#slow = undefined;
       this.#abort = undefined;
     }
+  }
+
+  /** A container that runs, but has not shown yet that it is healthy, says so when that takes long. */
+  #watchHealth(): void {
+    const { observed } = this;
+    const waits =
+      this.#status.State === "starting" && observed?.kind === "running" && observed.detail?.health === "starting";
+    if (!waits) {
+      this.#healthWait?.cancel();
+      this.#healthWait = undefined;
+      if (this.#slow === unhealthyYet) this.#slow = undefined;
+      return;
+    }
+    this.#healthWait ??= this.#options.clock.after(slowAfterMs, () => {
+      this.#slow = unhealthyYet;
+      this.#showTrouble();
+    });
   }
 
   #unwanted(): boolean {
@@ -269,16 +311,18 @@ export class TaskRunner {
 
   /** Shows why it does not get on, or takes that back, without changing the state. */
   #showTrouble(): void {
-    const err = this.#trouble ?? this.#outage;
+    const err = this.#trouble ?? this.#outage ?? this.#slow;
     const { State } = this.#status;
     if (this.#retired || isTerminal(State) || rank(State) < rank("accepted") || err === this.#status.Err) return;
-    this.#report(State, baseMessage(this.#status), err);
+    const message = this.#slow === undefined ? "" : `: ${this.#slow}`;
+    this.#report(State, baseMessage(this.#status) + message, err);
   }
 
   #report(state: TaskState, message: string | undefined, err: string | undefined): void {
     const ports = this.observed?.kind === "running" ? this.observed.detail?.ports : undefined;
+    const { Timestamp: since, State: before } = this.#status;
     this.#status = {
-      Timestamp: rfc3339(this.#options.clock.now()),
+      Timestamp: state === before && since ? since : rfc3339(this.#options.clock.now()),
       State: state,
       Message: message ?? baseMessage(this.#status),
       ...(err ? { Err: err } : {}),

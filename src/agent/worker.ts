@@ -13,6 +13,7 @@ import type { AssignedTask, TaskStatus } from "../model/types.ts";
 import type { AssignmentsMessage } from "../rpc/services.ts";
 import { type Attachments, isAttachment } from "./attachments.ts";
 import type { Executor } from "./executor/executor.ts";
+import type { Payloads } from "./payloads.ts";
 import type { StatusReporter } from "./reporter.ts";
 import { TaskRunner } from "./task.ts";
 import type { TaskDatabase } from "./task-database.ts";
@@ -22,6 +23,7 @@ export interface WorkerOptions {
   readonly executor: Executor;
   readonly database: TaskDatabase;
   readonly reporter: StatusReporter;
+  readonly payloads: Payloads;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -97,6 +99,7 @@ export class Worker {
   assign(message: AssignmentsMessage): boolean {
     if (message.type === "incremental" && message.appliesTo !== this.#version) return false;
     this.#version = message.resultsIn;
+    this.#options.payloads.assign(message); // before the tasks that need them
     const assigned = new Set<string>();
     for (const change of message.changes) {
       switch (change.kind) {

@@ -9,7 +9,7 @@ import { eventRoutes } from "./events.ts";
 import { logRoutes } from "./logs.ts";
 import { networkRoutes } from "./networks.ts";
 import { nodeRoutes } from "./nodes.ts";
-import { secretConfigRoutes } from "./secrets-configs.ts";
+import { payloadRoutes } from "./payloads.ts";
 import { ApiServer } from "./server.ts";
 import { serviceRoutes } from "./services.ts";
 import { swarmRoutes } from "./swarm.ts";
@@ -41,7 +41,7 @@ export function createApi(context: ApiContext): Api {
     ...networkRoutes(context),
     ...attachRoutes(context),
     ...auditRoutes(context),
-    ...secretConfigRoutes(context),
+    ...payloadRoutes(context),
   ];
   const server = new ApiServer({ context, routes, versions, onRequest: () => events.follow() });
   const adopt = <S extends Server>(adopted: S): S => {

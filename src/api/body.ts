@@ -7,16 +7,19 @@ import type { ApiRequest } from "./context.ts";
 import { badRequest, DaemonError, inDaemonsWords } from "./errors.ts";
 
 /** The whole body as it came. Throws 413 above the limit, 400 where the client breaks off. */
-export async function readBody(request: IncomingMessage): Promise<Buffer> {
+export async function readBody(
+  request: IncomingMessage,
+  limitBytes: number = limits.requestBodyBytes,
+): Promise<Buffer> {
   const announced = Number(request.headers["content-length"] ?? 0);
-  if (announced > limits.requestBodyBytes) throw tooLarge();
+  if (announced > limitBytes) throw tooLarge(limitBytes);
   const chunks: Buffer[] = [];
   let size = 0;
   try {
     // Not destroyed when we leave early: the client has yet to read the 413.
     for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       size += chunk.length;
-      if (size > limits.requestBodyBytes) throw tooLarge();
+      if (size > limitBytes) throw tooLarge(limitBytes);
       chunks.push(chunk);
     }
   } catch (error) {
@@ -27,8 +30,8 @@ export async function readBody(request: IncomingMessage): Promise<Buffer> {
 }
 
 /** The body as a JSON value. Throws 400 for an empty one and for what is not JSON. */
-export async function readJson(request: IncomingMessage): Promise<unknown> {
-  return parseJson(await readBody(request));
+export async function readJson(request: IncomingMessage, limitBytes: number): Promise<unknown> {
+  return parseJson(await readBody(request, limitBytes));
 }
 
 export function parseJson(body: Buffer): unknown {
@@ -51,7 +54,12 @@ export async function shapedBody<T extends object>(request: ApiRequest, shape: S
   }
 }
 
-function tooLarge(): DaemonError {
-  const message = `http: request body too large: more than ${limits.requestBodyBytes} bytes`;
+/** Throws 413 for a body that was read for something else, and is too large for a spec. */
+export function requireSpecSize(body: Buffer): void {
+  if (body.length > limits.specBodyBytes) throw tooLarge(limits.specBodyBytes);
+}
+
+function tooLarge(limitBytes: number): DaemonError {
+  const message = `http: request body too large: more than ${limitBytes} bytes`;
   return new DaemonError("InvalidArgument", message, { status: 413 });
 }

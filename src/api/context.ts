@@ -4,7 +4,7 @@ import type { ContainerAttachments } from "../agent/attachments.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
-import type { SwarmInfo, SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
+import type { GenericResource, SwarmInfo, SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
 import type { LogMessage, LogOptions } from "../rpc/services.ts";
 import type { Store } from "../store/store.ts";
 
@@ -47,6 +47,8 @@ export interface ActiveManager {
   sealed(): Promise<void>;
   /** Whether another manager is there, as this one sees it; this one itself always is. */
   isReachable(nodeId: string): boolean;
+  /** Tells of each change of what `isReachable` answers. Returns the way to stop. */
+  watchReachability(listener: (nodeId: string, reachable: boolean) => void): () => void;
   /** Lines of the matching tasks from all nodes that have them; ends when all have said theirs, or on abort. */
   logs(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage>;
 }
@@ -60,6 +62,8 @@ export interface ApiContext {
   readonly node: LocalNode;
   /** Path of the Engine's unix socket. */
   readonly engineSocket: string;
+  /** What this daemon declares of its node beside what the Engine does. */
+  readonly genericResources?: readonly GenericResource[];
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -91,6 +95,8 @@ export interface Route {
   readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
   /** Without the version, in find-my-way's form: `/services/:id`. */
   readonly path: string;
+  /** The largest body that is read; by default `limits.specBodyBytes`. */
+  readonly bodyBytes?: number;
   readonly handle: (request: ApiRequest) => Promise<ApiAnswer>;
 }
 

@@ -97,6 +97,30 @@ test("the swarm's events come between the Engine's lines, as the Engine writes i
   );
 });
 
+test("secrets and configs: each one's creation, relabelling and removal, by name alone", async () => {
+  await fixture.node.init({});
+  const stream = await openStream();
+  for (const table of ["secrets", "configs"] as const) {
+    const Spec = { Name: `one of the ${table}`, Labels: {}, Data: "aHVudGVyMg==" };
+    await store().update((tx) => tx.create(table, { ID: "p1", Spec }));
+    await store().update((tx) => tx.put(table, { ...tx.get(table, "p1")!, Spec: { ...Spec, Labels: { a: "b" } } }));
+    await store().update((tx) => tx.delete(table, "p1"));
+  }
+  const lines = await stream.lines(6);
+  stream.close();
+  assert.ok(!stream.text().includes("aHVudGVyMg=="));
+  assert.deepEqual(
+    lines.map((line) => JSON.parse(line) as Event).map(({ Type, Action, Actor }) => [Type, Action, Actor]),
+    ["secret", "config"].flatMap((type) =>
+      ["create", "update", "remove"].map((action) => [
+        type,
+        action,
+        { ID: "p1", Attributes: { name: `one of the ${type}s` } },
+      ]),
+    ),
+  );
+});
+
 test("updates say what has changed, removals that it is gone; tasks and specs have no events", async () => {
   await fixture.node.init({});
   await createService("s1", "web");
@@ -243,6 +267,34 @@ test("filters hold for both halves: the Engine gets them as they are, the swarm'
     const removed = events.filter(({ Type, Action }) => Type === "node" && Action === "remove").length;
     assert.equal(events.length, count + removed, JSON.stringify(filters));
   }
+});
+
+test("a manager that this one reaches no more, and then again, is an update of its node", async () => {
+  await fixture.node.init({});
+  let tell: (nodeId: string, reachable: boolean) => void = () => assert.fail("nobody listens");
+  let listening = 0;
+  fixture.node.active = {
+    ...fixture.node.active!,
+    watchReachability: (listener) => {
+      tell = listener;
+      listening++;
+      return () => listening--;
+    },
+  };
+  await store().update((tx) => tx.create("nodes", aNode("other")));
+  const stream = await openStream('?filters={"type":["node"],"event":["update"]}');
+  tell("other", false);
+  tell("other", true);
+  const events = (await stream.lines(2)).map((line) => JSON.parse(line) as Event);
+  assert.deepEqual(
+    events.map(({ Type, Action, Actor }) => [Type, Action, Actor.ID, Actor.Attributes]),
+    [
+      ["node", "update", "other", { name: "box", "reachability.old": "reachable", "reachability.new": "unreachable" }],
+      ["node", "update", "other", { name: "box", "reachability.old": "unreachable", "reachability.new": "reachable" }],
+    ],
+  );
+  assert.equal(listening, 1);
+  stream.close();
 });
 
 test("past events of both halves come in the order of their times, then the live ones", async () => {

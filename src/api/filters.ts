@@ -3,6 +3,7 @@
  * (`{"name":{"web":true}}`) or of old clients (`{"name":["web"]}`). Values of one filter are alternatives (labels: all
  * must match); several filters must all match.
  */
+import { limits } from "../lib/limits.ts";
 import { badRequest } from "./errors.ts";
 
 export class Filters {
@@ -85,7 +86,13 @@ function parseMap(text: string | null | undefined): Map<string, string[]> {
   }
   if (parsed === null) return values;
   if (typeof parsed !== "object" || Array.isArray(parsed)) throw badRequest("invalid filter");
-  for (const [name, given] of Object.entries(parsed)) values.set(name, valuesOf(given));
+  let count = 0;
+  for (const [name, given] of Object.entries(parsed)) {
+    const list = valuesOf(given);
+    count += list.length;
+    if (count > limits.filterValues) throw badRequest(`invalid filter: more than ${limits.filterValues} values`);
+    values.set(name, list);
+  }
   return values;
 }
 

@@ -13,6 +13,7 @@ import type { ActiveManager, ApiContext, ApiRequest, LocalNode, LogSelector, Rou
 import { errorAnswer } from "./errors.ts";
 import { logRoutes } from "./logs.ts";
 import { nodeRoutes } from "./nodes.ts";
+import { payloadRoutes } from "./payloads.ts";
 import { Router } from "./router.ts";
 import { serviceRoutes } from "./services.ts";
 import { taskRoutes } from "./tasks.ts";
@@ -56,6 +57,7 @@ export async function openFixture(more: { engineSocket?: string; logs?: LogSourc
     store,
     sealed: async () => {},
     isReachable: (nodeId) => !unreachable.has(nodeId),
+    watchReachability: () => () => {},
     logs: more.logs ?? (() => assert.fail("no logs in this test")),
   };
   const node: LocalNode = {
@@ -75,7 +77,13 @@ export async function openFixture(more: { engineSocket?: string; logs?: LogSourc
     random,
     log: silentLogger,
   };
-  const routes = [...serviceRoutes(context), ...taskRoutes(context), ...nodeRoutes(context), ...logRoutes(context)];
+  const routes = [
+    ...serviceRoutes(context),
+    ...taskRoutes(context),
+    ...nodeRoutes(context),
+    ...logRoutes(context),
+    ...payloadRoutes(context),
+  ];
   const router = new Router(routes);
 
   const call = async (method: string, target: string, options: CallOptions = {}): Promise<Answer> => {

@@ -119,7 +119,7 @@ export interface Fixture {
   onEngine: EngineHandler;
   /** Lines that were logged as errors. */
   readonly errors: string[];
-  call(method: string, path: string, body?: unknown): Promise<Answer>;
+  call(method: string, path: string, body?: unknown, headers?: Readonly<Record<string, string>>): Promise<Answer>;
   /** Makes another server answer the same API. */
   readonly adopt: Api["adopt"];
   /** A raw connection to the API's socket. */
@@ -153,7 +153,7 @@ export async function startFixture(options: { clock?: Clock; engineApiVersion?: 
     errors,
     onEngine: (_request, response) => response.writeHead(404).end(),
     adopt: api.adopt,
-    call: (method, path, body) => call(socketPath, method, path, body),
+    call: (method, path, body, headers = {}) => call(socketPath, method, path, body, headers),
     open: () => connect({ path: socketPath, allowHalfOpen: true }),
     async close() {
       api.close();
@@ -194,6 +194,7 @@ async function startManager(request: SwarmInitRequest, clock: Clock): Promise<Ac
     store,
     sealed: async () => {},
     isReachable: () => true,
+    watchReachability: () => () => {},
     async *logs() {
       yield* [];
     },
@@ -211,11 +212,19 @@ export function aNode(id: string): Omit<Node, "Version" | "CreatedAt" | "Updated
   };
 }
 
-function call(socketPath: string, method: string, path: string, body: unknown): Promise<Answer> {
+function call(
+  socketPath: string,
+  method: string,
+  path: string,
+  body: unknown,
+  more: Readonly<Record<string, string>>,
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const text = body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body);
     const headers =
-      text === undefined ? {} : { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(text) };
+      text === undefined
+        ? more
+        : { ...more, "Content-Type": "application/json", "Content-Length": Buffer.byteLength(text) };
     const request = httpRequest({ socketPath, method, path, headers, agent: false }, (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk) => chunks.push(chunk));

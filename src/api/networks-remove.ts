@@ -9,8 +9,9 @@ import { ShoalError } from "../lib/errors.ts";
 import { networkLock } from "../manager/allocator/subnets.ts";
 import { attachmentsOf, needsIngress } from "../model/networks.ts";
 import { isRunnableDesire } from "../model/state.ts";
-import type { Network, Service, ServiceSpec, Task } from "../model/types.ts";
+import type { Network, Task } from "../model/types.ts";
 import type { Transaction, View } from "../store/store.ts";
+import { wantedSpecs } from "./service-use.ts";
 
 /** @throws ShoalError FailedPrecondition where it is in use, or predefined */
 export function removeNetwork(tx: Transaction, id: string): void {
@@ -48,15 +49,6 @@ function useOf(view: View, network: Network): string | undefined {
       return `network ${id} is in use by task ${task.ID}`;
   }
   return undefined;
-}
-
-/** The service's spec, and while an update is under way the one that it may be rolled back to. */
-function wantedSpecs(view: View, service: Service): ServiceSpec[] {
-  const specs = [view.specOf(service).Spec];
-  const state = service.UpdateStatus?.State;
-  const previous = service.PreviousSpecVersion && view.spec(service.ID, service.PreviousSpecVersion.Index);
-  if (previous && (state === "updating" || state === "rollback_started")) specs.push(previous.Spec);
-  return specs;
 }
 
 function usesNetwork(view: View, task: Task): boolean {

@@ -11,7 +11,7 @@ import { newId } from "../lib/ids.ts";
 import { allocateNetwork } from "../manager/allocator/subnets.ts";
 import { type AskedNetwork, decodeNetwork, isForTheSwarm } from "../model/validate-network.ts";
 import type { Transaction } from "../store/store.ts";
-import { readBody } from "./body.ts";
+import { readBody, requireSpecSize } from "./body.ts";
 import { type ApiAnswer, type ApiContext, type ApiRequest, json, type Route } from "./context.ts";
 import { containersOn, workersNetworkJson } from "./engine-networks.ts";
 import { DaemonError, inDaemonsWords } from "./errors.ts";
@@ -67,6 +67,7 @@ async function create(context: ApiContext, request: ApiRequest): Promise<ApiAnsw
     passThrough(request.raw.request, request.raw.response, { socketPath: context.engineSocket, body });
     return { kind: "handled" };
   }
+  requireSpecSize(body);
   const { store } = requireManager(context.node);
   if (predefinedNames.includes(name)) {
     throw new DaemonError("PermissionDenied", `operation is not permitted on predefined ${name} network`);

@@ -167,6 +167,38 @@ test("a client that writes all of a refused body before it reads gets the answer
   client.destroy();
 });
 
+test("nor is it cut off when the connection is to be closed: all of its body is taken first", async () => {
+  const half = limits.requestBodyBytes;
+  const client = fixture.open();
+  const errors: Error[] = [];
+  client.on("error", (error) => errors.push(error));
+  client.write(`POST /swarm/init HTTP/1.1\r\nHost: d\r\nContent-Length: ${2 * half}\r\nConnection: close\r\n\r\n`);
+  const write = () => new Promise((resolve) => client.write(Buffer.alloc(half, "x"), resolve));
+  await write();
+  assert.match(await readUntil(client, /too large[\s\S]*}/), /^HTTP\/1.1 413 /);
+  await write();
+  await readAll(client);
+  assert.deepEqual(errors, []);
+  client.destroy();
+});
+
+test("a refused body that never ends is not read for ever", async () => {
+  const client = fixture.open();
+  client.on("error", () => undefined); // it is cut off while it writes
+  client.write("POST /swarm/init HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+  const closed = new Promise((resolve) => client.once("close", resolve));
+  const chunk = Buffer.concat([Buffer.from("100000\r\n"), Buffer.alloc(0x100000, "x"), Buffer.from("\r\n")]);
+  const answer = readUntil(client, /too large[\s\S]*}/);
+  let written = 0;
+  for (; written < 1000 && client.writable; written++) {
+    await new Promise((resolve) => client.write(chunk, resolve));
+  }
+  assert.match(await answer, /^HTTP\/1.1 413 /);
+  client.resume();
+  await closed;
+  assert.ok(written < 1000, "it was cut off");
+});
+
 test("a refused request that waited to be told to continue ends its connection", async () => {
   const client = fixture.open();
   client.write("POST /v1.99/swarm/init HTTP/1.1\r\nHost: d\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");

@@ -12,6 +12,7 @@ import { maxHeadBytes } from "../engine/ask.ts";
 import { beginsHijack, headOf, splice } from "../engine/hijack.ts";
 import { passThrough } from "../engine/passthrough.ts";
 import { unreachable } from "../lib/errors.ts";
+import { limits } from "../lib/limits.ts";
 import { readJson } from "./body.ts";
 import type { ApiAnswer, ApiContext, ApiRequest, Route } from "./context.ts";
 import { errorAnswer } from "./errors.ts";
@@ -148,7 +149,7 @@ export class ApiServer {
       headers: request.headers,
       body() {
         if (!body && expectsContinue) response.writeContinue();
-        body ??= readJson(request);
+        body ??= readJson(request, route.bodyBytes ?? limits.specBodyBytes);
         return body;
       },
       signal: gone.signal,
@@ -176,12 +177,40 @@ export class ApiServer {
       response.destroy();
       return;
     }
-    // The rest of an unread body is read and dropped, so that a client that writes first comes to read the answer; one
-    // that waits to be told to continue will not send it at all, and what it sends next would be taken for it.
-    if (!request.complete && request.headers.expect !== undefined) response.setHeader("Connection", "close");
-    send(response, { kind: "json", status, body: { message } }, this.#commonHeaders());
+    const answer = { kind: "json", status, body: { message } } as const;
+    const isUnread = !request.complete;
+    // A client that waits to be told to continue will not send the rest, and what it sends next would be taken for it.
+    const waits = request.headers.expect !== undefined;
+    if (isUnread && waits) response.setHeader("Connection", "close");
+    if (isUnread && !waits) this.#answerBeforeTheEnd(request, response, answer);
+    else send(response, answer, this.#commonHeaders());
+  }
+
+  /**
+   * Answers at once, and ends the answer when the rest of the body has come and been dropped: a client that writes
+   * first, and only then reads, must not find the connection closed. For one that never ends there are bounds.
+   */
+  #answerBeforeTheEnd(request: IncomingMessage, response: ServerResponse, { status, body }: JsonAnswer): void {
+    const text = `${JSON.stringify(body)}\n`;
+    response.writeHead(status, { ...this.#commonHeaders(), ...jsonHeaders(text) });
+    response.write(text);
+    const timer = this.#options.context.clock.after(dropMs, () => response.end());
+    let dropped = 0;
+    request.on("data", (chunk: Buffer) => {
+      dropped += chunk.length;
+      if (dropped > dropBytes) response.end();
+    });
+    request.once("end", () => response.end());
+    response.once("close", () => timer.cancel());
+    request.resume();
   }
 }
+
+type JsonAnswer = Extract<ApiAnswer, { readonly kind: "json" }>;
+
+/** How much of a refused body, and for how long, is read and dropped, until the connection is closed over it. */
+const dropBytes = 64 * 1024 * 1024;
+const dropMs = 10_000;
 
 /** Members of node's servers that its types leave out. */
 interface ServerTuning {
@@ -197,11 +226,7 @@ function send(response: ServerResponse, answer: ApiAnswer, headers: Readonly<Rec
   switch (answer.kind) {
     case "json": {
       const body = `${JSON.stringify(answer.body)}\n`;
-      response.writeHead(answer.status, {
-        ...headers,
-        "Content-Type": "application/json",
-        "Content-Length": Buffer.byteLength(body),
-      });
+      response.writeHead(answer.status, { ...headers, ...jsonHeaders(body) });
       response.end(body);
       return;
     }
@@ -214,6 +239,10 @@ function send(response: ServerResponse, answer: ApiAnswer, headers: Readonly<Rec
     default:
       unreachable(answer);
   }
+}
+
+function jsonHeaders(body: string) {
+  return { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(body) };
 }
 
 /** What is no HTTP: the status that fits, and the end of the connection. */

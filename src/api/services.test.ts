@@ -104,16 +104,29 @@ test("bad specs are refused in Swarm's words, and nothing is stored", async () =
       501,
       "plugin services are not supported yet",
     ],
-    [{ ...web, Mode: { ReplicatedJob: {} } }, 501, "jobs (replicated-job, global-job) are not supported yet"],
+    [
+      container({ Privileges: { CredentialSpec: { File: "spec.json" } } }),
+      501,
+      "credential specs are for Windows, which is not supported",
+    ],
+    [container({ Isolation: "hyperv" }), 501, "isolation hyperv is for Windows, which is not supported"],
     [
       container({ Secrets: [{ SecretID: "s", SecretName: "s", File: { Name: "s" } }] }),
-      501,
-      "secrets are not supported yet",
+      400,
+      `${prefix("InvalidArgument")}secret not found: s`,
     ],
     [
-      container({ Env: ["NODE={{.Node.Hostname}}"] }),
-      501,
-      "templates ({{...}}) in env, hostname and mounts are not supported yet",
+      container({ Env: ["NODE={{.Node.Foo}}"] }),
+      400,
+      'rpc error: code = InvalidArgument desc = expanding env failed: expanding env "NODE={{.Node.Foo}}": template: ' +
+        'expansion:1:7: executing "expansion" at <.Node.Foo>: can\'t evaluate field Foo in type struct { ID string; ' +
+        "Hostname string; Platform template.Platform }",
+    ],
+    [
+      container({ Hostname: '{{env "HOME"}}' }),
+      400,
+      "rpc error: code = InvalidArgument desc = expanding hostname failed: template: expansion:1: " +
+        'function "env" not defined',
     ],
     [
       container({ Mounts: [{ Type: "cluster", Target: "/x" }] }),

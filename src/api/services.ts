@@ -5,12 +5,14 @@
  * service row points at the current revision and at the one before. Everything that a write depends on is looked at
  * inside its transaction, so two clients never both win.
  *
- * Differs from Swarm: an update that changes nothing makes no new revision and keeps the way back that there was; the
- * answer to a query parameter that makes no sense is always 400 (Swarm: sometimes 500).
+ * Differs from Swarm: an update that changes nothing makes no new revision and keeps the way back that there was; a
+ * rollback of a job leaves no UpdateStatus, since nothing would ever end it; the answer to a query parameter that makes
+ * no sense is always 400 (Swarm: sometimes 500).
  */
 import { isDeepStrictEqual } from "node:util";
 import { assert, ShoalError } from "../lib/errors.ts";
 import { newId } from "../lib/ids.ts";
+import { limits } from "../lib/limits.ts";
 import { unsharedEndpoint } from "../manager/allocator/endpoint.ts";
 import { portConflict, portLock } from "../manager/allocator/ports.ts";
 import { parseConstraints } from "../manager/scheduler/constraint.ts";
@@ -21,16 +23,18 @@ import { serviceStatus } from "../model/service-status.ts";
 import { requireSupported } from "../model/service-support.ts";
 import { isBefore } from "../model/service-version.ts";
 import { type Service, type ServiceSpec, type SpecRevision, specKey } from "../model/types.ts";
-import { validateServiceSpec } from "../model/validate-service.ts";
+import { isJob, validateServiceSpec } from "../model/validate-service.ts";
 import type { Transaction, View } from "../store/store.ts";
 import type { ApiAnswer, ApiContext, ApiRequest, Route } from "./context.ts";
 import { json } from "./context.ts";
 import { badRequest, inDaemonsWords } from "./errors.ts";
 import { type Filters, parseFilters } from "./filters.ts";
+import { pinImage } from "./image-digest.ts";
 import { lookupService } from "./lookup.ts";
 import { currentView, requireManager } from "./membership.ts";
 import { strictFlag, versionParameter } from "./query.ts";
 import { holdNetworks, resolveNetworks } from "./service-networks.ts";
+import { holdPayloads } from "./service-payloads.ts";
 
 const acceptedFilters = ["name", "id", "label", "mode", "runtime"];
 const registryAuthHeader = "x-registry-auth";
@@ -102,6 +106,7 @@ async function createService(context: ApiContext, request: ApiRequest): Promise<
   const auth = registryAuth(request);
   // Validated before the transaction, so with a name of our own in place of the one that is only chosen in it.
   validateSpec(spec.Name ? spec : { ...spec, Name: "unnamed" });
+  const Warnings = await pinImage(context, request, spec, auth);
   const id = newId(context.random);
   await store.update((tx) => {
     const name = spec.Name || randomName(context.random, (taken) => nameTaken(tx, taken));
@@ -111,17 +116,19 @@ async function createService(context: ApiContext, request: ApiRequest): Promise<
     }
     refusePortConflict(tx, id, spec);
     holdNetworks(tx, spec);
+    holdPayloads(tx, spec);
     const endpoint = unsharedEndpoint(spec, tx);
     tx.create("services", {
       ID: id,
       Name: name,
       SpecVersion: { Index: 1 },
       ...(endpoint ? { Endpoint: endpoint } : {}),
+      ...(isJob(spec) && { JobStatus: { JobIteration: { Index: 0 }, LastExecution: tx.now } }),
     });
     const named = spec.Name ? spec : { Name: name, ...withoutName(spec) };
     writeRevision(tx, { id, revision: 1, spec: named, auth });
   });
-  return json(201, { ID: id, Warnings: null });
+  return json(201, { ID: id, Warnings });
 }
 
 /** Names differ by more than case: the cluster's DNS could not tell them apart. */
@@ -157,8 +164,9 @@ async function updateService(context: ApiContext, request: ApiRequest): Promise<
   // A spec without a name would be given a new one: that is a renaming, and refused as one.
   if (!spec.Name) throw renaming();
   validateSpec(spec);
+  const Warnings = await pinImage(context, request, spec, change.auth);
   await store.update((tx) => applyUpdate(tx, id, change));
-  return json(200, { Warnings: null });
+  return json(200, { Warnings });
 }
 
 interface RequestedUpdate {
@@ -186,15 +194,21 @@ function applyUpdate(tx: Transaction, id: string, change: RequestedUpdate): void
   }
   if (!isDeepStrictEqual(current.Spec.EndpointSpec, change.spec.EndpointSpec)) refusePortConflict(tx, id, change.spec);
   tx.checkVersion(service, change.version);
-  holdNetworks(tx, change.rollback ? (previous?.Spec ?? change.spec) : change.spec, current.Spec);
-  const { UpdateStatus: _, ...rest } = service;
+  const next = change.rollback ? (previous?.Spec ?? change.spec) : change.spec;
+  holdNetworks(tx, next, current.Spec);
+  holdPayloads(tx, next, current.Spec);
+  const { UpdateStatus: _, ...before } = service;
+  const rest = isJob(current.Spec) ? { ...before, JobStatus: nextIteration(service, tx.now) } : before;
   if (change.rollback) {
     assert(previous, "looked at above");
     tx.put("services", {
       ...rest,
       SpecVersion: nextRevision(tx, service, previous.Spec, previous.PullOptions?.RegistryAuth),
       PreviousSpecVersion: service.SpecVersion,
-      UpdateStatus: { State: "rollback_started", StartedAt: tx.now, Message: "manually requested rollback" },
+      // A job is run again, and that is all.
+      ...(!isJob(current.Spec) && {
+        UpdateStatus: { State: "rollback_started", StartedAt: tx.now, Message: "manually requested rollback" },
+      }),
     });
     return;
   }
@@ -209,6 +223,11 @@ function applyUpdate(tx: Transaction, id: string, change: RequestedUpdate): void
     SpecVersion: nextRevision(tx, service, change.spec, auth),
     PreviousSpecVersion: service.SpecVersion,
   });
+}
+
+/** Any accepted update of a job runs it again. */
+function nextIteration({ JobStatus: status }: Service, now: string): NonNullable<Service["JobStatus"]> {
+  return { JobIteration: { Index: (status?.JobIteration.Index ?? 0) + 1 }, LastExecution: now };
 }
 
 function renaming(): ShoalError {
@@ -282,7 +301,11 @@ function validateSpec(spec: ServiceSpec): void {
 
 function registryAuth(request: ApiRequest): string | undefined {
   const value = request.headers[registryAuthHeader];
-  return typeof value === "string" && value !== "" ? value : undefined;
+  if (typeof value !== "string" || value === "") return undefined;
+  if (value.length > limits.registryAuthCharacters) {
+    throw badRequest(`X-Registry-Auth is too long: more than ${limits.registryAuthCharacters} characters`);
+  }
+  return value;
 }
 
 function authSource(request: ApiRequest): "spec" | "previous-spec" {

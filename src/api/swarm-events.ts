@@ -1,6 +1,7 @@
 /**
- * Swarm-scope events, made from the store's commits: nodes, services and networks that were created, updated or
- * removed (never tasks, as with Swarm). The last ones are kept for `since`. It follows whichever manager this node has:
+ * Swarm-scope events, made from the store's commits: nodes, services, networks, secrets and configs that were created,
+ * updated or removed (never tasks, as with Swarm), and from what this manager sees of the others. The last ones are
+ * kept for `since`. It follows whichever manager this node has:
  * `follow` is cheap and is called before and after every request, so that a stream from before `swarm init` goes on with it.
  */
 import type { Clock } from "../lib/clock.ts";
@@ -43,7 +44,19 @@ export class SwarmEvents {
     if (manager?.store === this.#manager?.store) return;
     this.#unwatch?.();
     this.#manager = manager;
-    this.#unwatch = manager?.store.watch((commit) => this.#onCommit(commit, manager.store.view));
+    this.#unwatch = manager && this.#watch(manager);
+  }
+
+  #watch({ store, watchReachability }: ActiveManager): () => void {
+    const unwatch = [
+      store.watch((commit) => this.#tell(eventsOf(commit, store.view, this.#clock.now()))),
+      watchReachability((nodeId, reachable) => {
+        this.#tell(reachabilityEvents(store.view.get("nodes", nodeId), reachable, this.#clock.now()));
+      }),
+    ];
+    return () => {
+      for (const stop of unwatch) stop();
+    };
   }
 
   /** The kept events, oldest first. */
@@ -64,8 +77,8 @@ export class SwarmEvents {
     this.#listeners.clear();
   }
 
-  #onCommit(commit: Commit, view: View): void {
-    for (const event of eventsOf(commit, view, this.#clock.now())) {
+  #tell(events: Iterable<SwarmEvent>): void {
+    for (const event of events) {
       this.#kept.push(event);
       for (const listener of this.#listeners) listener(event);
     }
@@ -109,6 +122,17 @@ function* leadEvents(before: Lock | undefined, after: Lock | undefined, view: Vi
   }
 }
 
+function* reachabilityEvents(node: Node | undefined, reachable: boolean, now: number): Iterable<SwarmEvent> {
+  if (!node) return;
+  const word = (is: boolean) => (is ? "reachable" : "unreachable");
+  const Attributes = {
+    name: nodeName(node),
+    "reachability.old": word(!reachable),
+    "reachability.new": word(reachable),
+  };
+  yield { Type: "node", Action: "update", Actor: { ID: node.ID, Attributes }, atMs: now };
+}
+
 function actorOf(
   change: Change,
   commit: Commit,
@@ -124,6 +148,11 @@ function actorOf(
       // The predefined ones are part of every swarm, and hidden everywhere.
       if (!network || network.Predefined) return undefined;
       return { type: "network", attributes: { name: network.Name } };
+    }
+    case "secrets":
+    case "configs": {
+      const name = (change.after ?? change.before)?.Spec.Name ?? "";
+      return { type: change.table === "secrets" ? "secret" : "config", attributes: { name } };
     }
     case "cluster":
     case "specs":

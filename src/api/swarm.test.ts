@@ -290,14 +290,3 @@ test("a swarm without autolock has no unlock key and cannot be unlocked", async 
   assert.deepEqual((await fixture.call("GET", "/swarm/unlockkey")).json(), { UnlockKey: "" });
   assert.deepEqual(await refusal("POST", "/swarm/unlock", { UnlockKey: "x" }), [409, "swarm is not locked"]);
 });
-
-test("secrets and configs: empty lists, misses, and a plain word for the rest", async () => {
-  await fixture.node.init({});
-  for (const kind of ["secret", "config"]) {
-    assert.deepEqual((await fixture.call("GET", `/${kind}s`)).json(), []);
-    assert.deepEqual(await refusal("GET", `/${kind}s?filters={"x":["y"]}`), [400, "invalid filter 'x'"]);
-    assert.deepEqual(await refusal("GET", `/${kind}s/abc`), [404, `${kind} abc not found`]);
-    assert.deepEqual(await refusal("DELETE", `/${kind}s/abc`), [404, `${kind} abc not found`]);
-    assert.deepEqual(await refusal("POST", `/${kind}s/create`, {}), [501, `${kind}s are not supported yet`]);
-  }
-});

@@ -164,6 +164,7 @@ function refuseUnsupported({ CAConfig }: SwarmSpec): void {
   if ((CAConfig?.ExternalCAs?.length ?? 0) > 0) throw notImplemented("external CAs are not supported yet");
 }
 
+const shortestHeartbeatNs = 100_000_000;
 const nanosecondsPerHour = 3600 * 1_000_000_000;
 
 /** What swarmkit checks of a cluster's spec. */
@@ -171,7 +172,10 @@ function validateClusterSpec({ CAConfig, Dispatcher }: SwarmSpec): void {
   if ((CAConfig?.NodeCertExpiry ?? 0) < nanosecondsPerHour) {
     throw new ShoalError("InvalidArgument", "minimum certificate expiry time is: 1h0m0s");
   }
-  if ((Dispatcher?.HeartbeatPeriod ?? 0) < 0) {
-    throw new ShoalError("InvalidArgument", "heartbeat time period cannot be a negative duration");
+  const { HeartbeatPeriod: period = 0 } = Dispatcher ?? {};
+  if (period < 0) throw new ShoalError("InvalidArgument", "heartbeat time period cannot be a negative duration");
+  // Swarm takes any, and with a nanosecond every node counts as down.
+  if (period < shortestHeartbeatNs) {
+    throw new ShoalError("InvalidArgument", "minimum heartbeat time period is: 100ms");
   }
 }

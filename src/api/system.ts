@@ -8,7 +8,8 @@ import { tlsInfoOfCluster } from "../ca/tls-info.ts";
 import { askEngine, type EngineAnswer } from "../engine/ask.ts";
 import { isShoalError, messageOf } from "../lib/errors.ts";
 import { toClusterInfo } from "../model/cluster.ts";
-import type { SwarmInfo } from "../model/types.ts";
+import { mergeGenericResources } from "../model/generic-resources.ts";
+import type { GenericResource, SwarmInfo } from "../model/types.ts";
 import { type ApiAnswer, type ApiContext, type ApiRequest, json, type LocalNode, type Route } from "./context.ts";
 import { DaemonError } from "./errors.ts";
 
@@ -64,7 +65,14 @@ async function answerInfo(context: ApiContext, request: ApiRequest): Promise<Api
   const info = engineJson(engine.answer);
   // The CLI prints the warnings of the whole, not those of its swarm.
   const Warnings = [...asList(info.Warnings), ...(Swarm.Warnings ?? [])];
-  return json(200, { ...info, ...(Warnings.length > 0 && { Warnings }), Swarm });
+  const declared = asList(info.GenericResources) as GenericResource[];
+  const GenericResources = mergeGenericResources(declared, context.genericResources ?? []);
+  return json(200, {
+    ...info,
+    ...(GenericResources.length > 0 && { GenericResources }),
+    ...(Warnings.length > 0 && { Warnings }),
+    Swarm,
+  });
 }
 
 /** The Swarm section; on a manager with the cluster and the counts. */

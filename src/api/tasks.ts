@@ -4,10 +4,11 @@
  * A task whose spec is gone (its service was removed, and the reaper is about to take the task) is not shown: clients
  * follow `Spec.ContainerSpec` without looking.
  */
-import { compareSpecs, type SpecDifference } from "../manager/orchestrator/spec-difference.ts";
+import { compareRevisions, outdates, type SpecDifference } from "../manager/orchestrator/spec-difference.ts";
 import { matchesNode, parseConstraints } from "../manager/scheduler/constraint.ts";
 import { joinTask } from "../model/join.ts";
 import { networkOptions } from "../model/networks.ts";
+import { iterationJson } from "../model/service-json.ts";
 import { taskStates } from "../model/state.ts";
 import type { AssignedTask, AttachedNetwork, ServiceSpec, Task, TaskStatus } from "../model/types.ts";
 import type { View } from "../store/store.ts";
@@ -17,6 +18,7 @@ import { badRequest, notFound } from "./errors.ts";
 import { type Filters, parseFilters } from "./filters.ts";
 import { lookupNode, lookupService, lookupTask } from "./lookup.ts";
 import { currentView } from "./membership.ts";
+import { Waiting } from "./waiting.ts";
 
 const acceptedFilters = ["name", "id", "label", "service", "node", "desired-state", "_up-to-date", "runtime"];
 
@@ -27,23 +29,25 @@ export function taskRoutes(context: ApiContext): Route[] {
   ];
 }
 
-async function inspectTask({ node }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
+async function inspectTask({ node, clock }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
   const view = await currentView(node);
   const name = request.params.id ?? "";
-  const joined = joinTask(lookupTask(view, name), view);
+  const task = lookupTask(view, name);
+  const joined = joinTask(task, view);
   if (!joined) throw notFound("task", name);
-  return json(200, taskJson(joined));
+  return json(200, taskJson(joined, new Waiting(view, clock.now()).reasonOf(task)));
 }
 
-async function listTasks({ node }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
+async function listTasks({ node, clock }: ApiContext, request: ApiRequest): Promise<ApiAnswer> {
   const filters = parseFilters(request.query.get("filters"), acceptedFilters);
   const view = await currentView(node);
   const selection = new Selection(view, filters);
+  const waiting = new Waiting(view, clock.now());
   const tasks: object[] = [];
   for (const task of selection.candidates()) {
     if (!selection.matches(task)) continue;
     const joined = joinTask(task, view);
-    if (joined && selection.matchesJoined(joined)) tasks.push(taskJson(joined));
+    if (joined && selection.matchesJoined(joined)) tasks.push(taskJson(joined, waiting.reasonOf(task)));
   }
   return json(200, tasks);
 }
@@ -106,7 +110,8 @@ function stateNamed(text: string): string {
 }
 
 /**
- * `_up-to-date`: whether a task is what its service asks for now, by the same comparison that the updater goes by
+ * `_up-to-date`: whether a task is what its service asks for now, by the same comparison that the updater goes by,
+ * and of a job's present iteration
  * (the CLI's progress bars wait for exactly those). Each old revision is compared once per request.
  */
 class Freshness {
@@ -120,14 +125,14 @@ class Freshness {
   isUpToDate(task: Task): boolean {
     const service = this.#view.service(task.ServiceID);
     if (!service) return false;
+    if (service.JobStatus?.JobIteration.Index !== task.JobIteration?.Index) return false;
     if (service.SpecVersion.Index === task.SpecVersion.Index) return true;
     const old = this.#view.spec(task.ServiceID, task.SpecVersion.Index);
     if (!old) return false;
     const current = this.#view.specOf(service);
     let difference = this.#differences.get(old.ID);
-    if (!difference) this.#differences.set(old.ID, (difference = compareSpecs(old.Spec, current.Spec)));
-    if (difference !== "constraints") return difference === "none";
-    return this.#isAllowed(task.NodeID, current.Spec);
+    if (!difference) this.#differences.set(old.ID, (difference = compareRevisions(old, current)));
+    return !outdates(difference, task, () => this.#isAllowed(task.NodeID, current.Spec));
   }
 
   #isAllowed(nodeId: string, spec: ServiceSpec): boolean {
@@ -136,8 +141,8 @@ class Freshness {
   }
 }
 
-/** A task as the API shows it, members in the Engine's order. */
-function taskJson(task: AssignedTask): object {
+/** A task as the API shows it, members in the Engine's order. `reason`: see `waiting.ts`. */
+function taskJson(task: AssignedTask, reason: string | undefined): object {
   return {
     ID: task.ID,
     Version: task.Version,
@@ -148,21 +153,22 @@ function taskJson(task: AssignedTask): object {
     ServiceID: task.ServiceID,
     ...(task.Slot !== 0 && { Slot: task.Slot }),
     ...(task.NodeID !== "" && { NodeID: task.NodeID }),
-    Status: statusJson(task.Status),
+    Status: statusJson(task.Status, reason),
     DesiredState: task.DesiredState,
     ...(task.Networks.length > 0 && { NetworksAttachments: task.Networks.map(attachmentJson) }),
     ...(task.AssignedGenericResources?.length && { GenericResources: task.AssignedGenericResources }),
-    ...(task.JobIteration && { JobIteration: task.JobIteration }),
+    ...(task.JobIteration && { JobIteration: iterationJson(task.JobIteration) }),
   };
 }
 
-function statusJson(status: TaskStatus): object {
+function statusJson(status: TaskStatus, reason: string | undefined): object {
   const { ContainerStatus: container } = status;
+  const err = status.Err || reason;
   return {
     Timestamp: status.Timestamp,
     State: status.State,
     ...(status.Message && { Message: status.Message }),
-    ...(status.Err && { Err: status.Err }),
+    ...(err && { Err: err }),
     ...(container && {
       ContainerStatus: {
         ContainerID: container.ContainerID ?? "",

@@ -61,9 +61,10 @@ function validatePools(pools: readonly string[], subnetSize: number): void {
     }
     return { pool, range };
   });
+  // In order of their addresses, two that overlap are next to each other (a CIDR holds another one, or none of it).
+  ranges.sort((a, b) => a.range.first - b.range.first || a.range.length - b.range.length);
   for (const [at, one] of ranges.entries()) {
-    for (const other of ranges.slice(at + 1)) {
-      if (overlaps(one.range, other.range)) throw badRequest(`Pool overlap: ${one.pool} and ${other.pool}`);
-    }
+    const next = ranges[at + 1];
+    if (next && overlaps(one.range, next.range)) throw badRequest(`Pool overlap: ${one.pool} and ${next.pool}`);
   }
 }

@@ -1,4 +1,5 @@
-/** Leaving a swarm: this node's task containers are removed from the Engine, then its networks from the kernel. */
+/** Leaving a swarm: this node's task containers are removed from the Engine, with their secrets, then its networks
+ * from the kernel. */
 import { DockerExecutor } from "../agent/executor/docker.ts";
 import { dockerEngine } from "../engine/client.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -6,7 +7,7 @@ import { isShoalError, messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import type { DataPlane } from "../network/data-plane.ts";
-import { nodeDataPlane } from "./node-parts.ts";
+import { nodeDataPlane, nodeTaskFiles } from "./node-parts.ts";
 import type { NodeState } from "./state-file.ts";
 
 export interface RemoveOptions {
@@ -25,6 +26,7 @@ export async function removeWhatRuns(options: RemoveOptions, state: NodeState): 
     // The Engine takes a container off its networks with the help of their driver, and waits long for one.
     await plane.start();
     await new DockerExecutor({ ...parts, nodeId: state.nodeId }).removeAll();
+    await nodeTaskFiles(state).clear();
     await removeNetworks(plane, options.log);
   } finally {
     await plane.stop();

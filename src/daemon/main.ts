@@ -9,6 +9,7 @@ import { createApi } from "../api/api.ts";
 import { systemClock } from "../lib/clock.ts";
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import { systemRandom } from "../lib/random.ts";
+import { parseGenericResources } from "../model/generic-resources.ts";
 import { listen, parseHost, readTls, requireSafe, type TlsFiles } from "./listen.ts";
 import { createLogger, type LogFormat, type LogLevel } from "./log.ts";
 import { serveMetrics } from "./metrics.ts";
@@ -18,6 +19,8 @@ export interface DaemonOptions {
   readonly dataDir: string;
   readonly host: readonly string[];
   readonly engine: string;
+  /** `KIND=value`, as dockerd's flag. */
+  readonly nodeGenericResource: readonly string[];
   readonly metricsAddr?: string;
   readonly tlscacert?: string;
   readonly tlscert?: string;
@@ -42,15 +45,17 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const engine = parseHost(options.engine);
   if (engine.kind !== "unix") throw new ShoalError("InvalidArgument", "--engine must be unix:///PATH");
 
+  const genericResources = parseGenericResources(options.nodeGenericResource);
   const node = new SwarmNode({
     dataDirectory: resolve(options.dataDir),
     engineSocket: engine.path,
     clock,
     random,
     log,
+    genericResources,
     preferOfflineImage: process.env.DOCKER_SERVICE_PREFER_OFFLINE_IMAGE === "1",
   });
-  const api = createApi({ node, engineSocket: engine.path, clock, random, log });
+  const api = createApi({ node, engineSocket: engine.path, genericResources, clock, random, log });
   const servers: Server[] = [];
   const metrics = options.metricsAddr ? await serveMetrics(options.metricsAddr, node) : undefined;
 

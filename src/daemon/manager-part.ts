@@ -118,6 +118,7 @@ export class ManagerPart {
       sealed: () => autoLock.sealed(),
       logs: (selector, options, signal) => manager.logs(selector, options, signal),
       isReachable: (nodeId) => manager.reachability.isReachable(nodeId),
+      watchReachability: (listener) => manager.reachability.listen(listener),
     };
   }
 

@@ -4,6 +4,7 @@
  */
 import { createServer, type Server } from "node:http";
 import { ShoalError } from "../lib/errors.ts";
+import { listening } from "../lib/listen.ts";
 import { taskStates } from "../model/state.ts";
 import type { SwarmNode } from "./node.ts";
 
@@ -36,6 +37,8 @@ export async function serveMetrics(address: string, node: SwarmNode): Promise<Se
   });
   gauge("swarm_manager_services_total", "Services", [], (set) => set({}, view()?.count("services") ?? 0));
   gauge("swarm_manager_networks_total", "Networks", [], (set) => set({}, view()?.count("networks") ?? 0));
+  gauge("swarm_manager_secrets_total", "Secrets", [], (set) => set({}, view()?.count("secrets") ?? 0));
+  gauge("swarm_manager_configs_total", "Configs", [], (set) => set({}, view()?.count("configs") ?? 0));
   gauge("swarm_manager_tasks_total", "Tasks by observed state", ["state"], (set) => {
     const counts = Object.fromEntries(Object.keys(taskStates).map((state) => [state, 0]));
     for (const { Status } of view()?.all("tasks") ?? []) counts[Status.State] = (counts[Status.State] ?? 0) + 1;
@@ -60,10 +63,7 @@ export async function serveMetrics(address: string, node: SwarmNode): Promise<Se
     response.setHeader("content-type", registry.contentType);
     response.end(await registry.metrics());
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(Number(match[2]), match[1], resolve);
-  });
+  await listening(server, { host: match[1], port: Number(match[2]) });
   return server;
 }
 

@@ -6,7 +6,10 @@
 import { join } from "node:path";
 import { Agent } from "../agent/agent.ts";
 import { DockerExecutor } from "../agent/executor/docker.ts";
+import { type TaskFiles, TmpfsTaskFiles } from "../agent/executor/task-files.ts";
+import { TaskPayloads } from "../agent/executor/task-payloads.ts";
 import { DockerUserContainers } from "../agent/executor/user-containers.ts";
+import { Payloads } from "../agent/payloads.ts";
 import { openTaskDatabase } from "../agent/task-database.ts";
 import { renewalTime } from "../ca/chain.ts";
 import { renewIdentity } from "../ca/join.ts";
@@ -16,6 +19,7 @@ import type { Engine } from "../engine/engine.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
+import type { GenericResource } from "../model/types.ts";
 import { systemCommands } from "../network/commands.ts";
 import { leadNames, leaveNames } from "../network/container-names.ts";
 import type { DataPlane } from "../network/data-plane.ts";
@@ -37,6 +41,8 @@ export interface NodePartsOptions {
   readonly log: Logger;
   /** Never pull an image that is on the node. */
   readonly preferOfflineImage: boolean;
+  /** What the node offers besides its CPUs and memory. */
+  readonly genericResources: readonly GenericResource[];
   readonly onSession: (message: SessionMessage) => void;
   readonly onIdentity: (renewed: NodeIdentity) => Promise<void>;
 }
@@ -70,12 +76,24 @@ export function nodeDataPlane(parts: DataPlaneParts, state: NodeState): DataPlan
   });
 }
 
+/** Where the machine keeps what must not be on its disk: seen by its Engine, and gone with a reboot. */
+const taskFilesDirectory = "/run/shoal/tasks";
+
+/** Secrets and configs of the node's tasks, as files. */
+export function nodeTaskFiles({ nodeId }: NodeState): TaskFiles {
+  const mount = async (directory: string) => {
+    await systemCommands.run("mount", ["-t", "tmpfs", "-o", "mode=0700,nosuid,nodev,noexec", "tmpfs", directory]);
+  };
+  return new TmpfsTaskFiles({ directory: taskFilesDirectory, nodeId, mount });
+}
+
 /** Opens all parts. */
 export function openNodeParts(options: NodePartsOptions, state: NodeState, identity: NodeIdentity): NodeParts {
   const { clock, random, log } = options;
   const engine = dockerEngine(options.engineSocket);
   const taskDatabase = openTaskDatabase(tasksDirectory(options.dataDirectory), options.keys);
   const plane = nodeDataPlane({ engine, clock, random, log }, state);
+  const payloads = new Payloads();
   const agent = new Agent({
     identity,
     dialer: managerDialer,
@@ -87,8 +105,11 @@ export function openNodeParts(options: NodePartsOptions, state: NodeState, ident
       random,
       log: log.child({ module: "executor" }),
       preferOfflineImage: options.preferOfflineImage,
+      genericResources: options.genericResources,
       plane,
+      payloads: new TaskPayloads({ payloads, files: nodeTaskFiles(state), log: log.child({ module: "executor" }) }),
     }),
+    payloads,
     plane,
     userContainers: new DockerUserContainers({
       engine,

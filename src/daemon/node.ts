@@ -16,7 +16,7 @@ import { messageOf, ShoalError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { LoopReport } from "../lib/loop.ts";
 import type { Random } from "../lib/random.ts";
-import type { SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
+import type { GenericResource, SwarmInitRequest, SwarmJoinRequest } from "../model/types.ts";
 import type { NodeIdentity } from "../rpc/services.ts";
 import { formatAddress } from "./address.ts";
 import { addressesAsked, addressesOfInit, addressesOfJoin } from "./asked-addresses.ts";
@@ -37,6 +37,8 @@ export interface SwarmNodeOptions {
   readonly log: Logger;
   /** Never pull an image that is on the node (DOCKER_SERVICE_PREFER_OFFLINE_IMAGE, as dockerd's). */
   readonly preferOfflineImage: boolean;
+  /** What the node offers besides its CPUs and memory. */
+  readonly genericResources: readonly GenericResource[];
 }
 
 type State =

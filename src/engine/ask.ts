@@ -24,6 +24,8 @@ export interface EngineQuestion {
   readonly method: string;
   /** With its query, not decoded. */
   readonly path: string;
+  /** Beside those that every question has. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** JSON; none where it is absent. */
   readonly body?: Buffer;
 }
@@ -50,6 +52,7 @@ export function openEngine(
     const { method, path, body } = question;
     const headers = {
       Host: "docker",
+      ...question.headers,
       ...(body && { "Content-Type": "application/json", "Content-Length": body.length }),
     };
     const request = httpRequest(

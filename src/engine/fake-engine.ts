@@ -33,6 +33,7 @@ export interface FakeContainer {
 
 export class FakeEngine implements Engine {
   readonly containers = new Map<string, FakeContainer>();
+  apiVersion = "1.41";
   readonly images = new Set<string>();
   /** By id. */
   readonly networks = new Map<string, NetworkCreateRequest>();
@@ -227,7 +228,7 @@ export class FakeEngine implements Engine {
   }
 
   async version() {
-    return { Version: "20.10.24" };
+    return { Version: "20.10.24", ApiVersion: this.apiVersion };
   }
 
   close(): void {}

@@ -11,6 +11,7 @@ import { networkKeyPlanner } from "./endpoints/network-key.ts";
 import type { NodeLoop } from "./node-loop.ts";
 import { deletedNodesPlanner } from "./orchestrator/deleted-nodes.ts";
 import { globalPlanner } from "./orchestrator/global.ts";
+import { jobsPlanner } from "./orchestrator/jobs/jobs.ts";
 import { reaperPlanner } from "./orchestrator/reaper.ts";
 import { replicatedPlanner } from "./orchestrator/replicated.ts";
 import { drive, type PlannerRuntime } from "./planner.ts";
@@ -40,6 +41,7 @@ export class Leader {
     const planners = [
       replicatedPlanner,
       globalPlanner,
+      jobsPlanner,
       allocator,
       this.#scheduler,
       constraintEnforcer,

@@ -43,6 +43,17 @@ test("a task has the networks of its spec in their order, then the ingress netwo
   assert.equal(joinTask({ ...task, SpecVersion: { Index: 2 } }, source), undefined);
 });
 
+test("credentials go with a task only until its container is there", () => {
+  const withAuth = { ...source, spec: () => ({ ...revision, PullOptions: { RegistryAuth: "c2VjcmV0" } }) };
+  const auth = (State: Task["Status"]["State"]) =>
+    joinTask({ ...task, Status: { ...task.Status, State } }, withAuth)?.RegistryAuth;
+  assert.deepEqual(
+    ["assigned", "preparing", "ready"].map((state) => auth(state as "ready")),
+    ["c2VjcmV0", "c2VjcmV0", "c2VjcmV0"],
+  );
+  assert.deepEqual([auth("starting"), auth("running"), auth("shutdown")], [undefined, undefined, undefined]);
+});
+
 test("a task that holds the address of a user's container is joined without a service", () => {
   const attachment: Task = {
     ...task,

@@ -1,5 +1,6 @@
 /** Joins a small stored task with its spec revision, its service and its networks. */
 import { attachmentsOf } from "./networks.ts";
+import { rank } from "./state.ts";
 import type {
   AssignedTask,
   AttachedNetwork,
@@ -30,7 +31,8 @@ export function joinTask(task: Task, source: JoinSource): AssignedTask | undefin
     Spec: Spec.TaskTemplate ?? {},
     ServiceAnnotations: { Name: Spec.Name ?? "", Labels: Spec.Labels ?? {} },
     Networks: attachedNetworks(task, attachmentsOf(Spec), source),
-    RegistryAuth: revision.PullOptions?.RegistryAuth,
+    // From its start on nothing is pulled for it any more.
+    RegistryAuth: rank(task.Status.State) < rank("starting") ? revision.PullOptions?.RegistryAuth : undefined,
   });
 }
 

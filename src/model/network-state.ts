@@ -88,6 +88,9 @@ export type NetworkChange =
   | { readonly kind: "remove-service"; readonly networkId: string; readonly serviceId: string }
   | { readonly kind: "key"; readonly key: NetworkKey };
 
+/** A change of one network's contents or settings. */
+export type ContentChange = Exclude<NetworkChange, { kind: "remove-network" | "key" }>;
+
 export interface NetworksMessage {
   readonly type: "complete" | "incremental";
   /** The store's revision that this leads to; grows. The node says it back when its kernel is there. */

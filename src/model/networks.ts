@@ -9,6 +9,7 @@ import type {
   NetworkAddress,
   NetworkAttachmentConfig,
   NetworkSpec,
+  Service,
   ServiceSpec,
   Task,
 } from "./types.ts";
@@ -74,6 +75,11 @@ export function addressOf(cidr: string): string {
 /** The addresses that nobody else can have meanwhile: a task's own until it has ended. */
 export function addressesHeld(task: Task): readonly NetworkAddress[] | undefined {
   return task.Addresses && !isTerminal(task.Status.State) ? task.Addresses : undefined;
+}
+
+/** The virtual addresses that a service has. */
+export function virtualAddresses({ Endpoint }: Service): NetworkAddress[] {
+  return (Endpoint?.VirtualIPs ?? []).map(({ NetworkID = "", Addr = "" }) => ({ NetworkID, Address: Addr }));
 }
 
 /** The networks that a spec attaches its tasks to, as it names them. */

@@ -3,6 +3,7 @@
  * only what would otherwise have two readings is settled here, once, so that nothing behind the API has to know:
  *
  * - a missing mode is `{"Replicated": {"Replicas": 1}}` (clients follow that pointer without looking);
+ * - what a replicated job does not say is one task at a time, and as many completions as tasks at a time, as in Swarm;
  * - networks at the old place (`Networks` of the spec) move into the task template;
  * - the words of enumerations are lower case, and a mount without a type is a bind, as in Swarm;
  * - a port's missing or unknown protocol is tcp, its publish mode ingress, as in Swarm.
@@ -72,6 +73,7 @@ function checkTask(task: TaskSpec): void {
   if (container) {
     checkCredentialSpec(container);
     checkConfigTargets(container);
+    settleWords(container);
     for (const mount of container.Mounts ?? []) settleMount(mount);
   }
   const condition = restart?.Condition ?? "";
@@ -100,13 +102,36 @@ function checkConfigTargets(container: ContainerSpec): void {
   }
 }
 
+const isolations = ["default", "process", "hyperv"];
+const seccompModes = ["", "default", "unconfined", "custom"];
+const appArmorModes = ["", "default", "disabled"];
+
+/** Swarm takes any other word for the default; here it would be stored, and mean nothing. */
+function settleWords(container: ContainerSpec): void {
+  const { Isolation: isolation, Privileges: privileges } = container;
+  if (isolation) {
+    const lower = isolation.toLowerCase();
+    if (!isolations.includes(lower)) refuse(`invalid Isolation: ${JSON.stringify(isolation)}`);
+    if (lower !== isolation) container.Isolation = lower as typeof isolation;
+  }
+  const seccomp: string = privileges?.Seccomp?.Mode ?? "";
+  if (!seccompModes.includes(seccomp)) refuse(`invalid Seccomp mode: ${JSON.stringify(seccomp)}`);
+  const appArmor: string = privileges?.AppArmor?.Mode ?? "";
+  if (!appArmorModes.includes(appArmor)) refuse(`invalid AppArmor mode: ${JSON.stringify(appArmor)}`);
+}
+
 const mountTypes = ["bind", "volume", "tmpfs", "npipe", "cluster"];
+const consistencies = ["default", "consistent", "cached", "delegated"];
 const propagations = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
 function settleMount(mount: Mount): void {
   const type = (mount.Type ?? "").toLowerCase() || "bind";
   if (!mountTypes.includes(type)) refuse(`invalid MountType: ${JSON.stringify(mount.Type)}`);
   if (mount.Type !== type) mount.Type = type as Mount["Type"];
+  const consistency: string = mount.Consistency ?? "";
+  if (consistency && !consistencies.includes(consistency)) {
+    refuse(`invalid mount Consistency: ${JSON.stringify(consistency)}`);
+  }
   const propagation = mount.BindOptions?.Propagation;
   if (!propagation) return;
   const lower = propagation.toLowerCase();
@@ -149,5 +174,9 @@ function settledMode(mode: ServiceSpecMode): ServiceSpecMode {
   const given = [replicated, Global, ReplicatedJob, GlobalJob].filter((one) => one !== undefined).length;
   if (given > 1) refuse("must specify only one service mode");
   if (given === 0 || (replicated && replicated.Replicas === undefined)) return { Replicated: { Replicas: 1 } };
+  if (ReplicatedJob) {
+    const { MaxConcurrent = 1, TotalCompletions = MaxConcurrent } = ReplicatedJob;
+    return { ReplicatedJob: { MaxConcurrent, TotalCompletions } };
+  }
   return mode;
 }

@@ -1,14 +1,14 @@
 /** A service as the API shows it: its row and its spec revisions joined, members in the Engine's order. */
 import { withDefaults } from "./defaults.ts";
-import type { Service, ServiceEndpoint, ServiceServiceStatus, ServiceSpec } from "./types.ts";
+import type { ObjectVersion, Service, ServiceEndpoint, ServiceServiceStatus, ServiceSpec } from "./types.ts";
 
 /** The Engine API's `Service`. (The generated type of that name has another spelling of `Healthcheck` in its spec.) */
-export interface ServiceJson
-  extends Pick<Service, "ID" | "Version" | "CreatedAt" | "UpdatedAt" | "UpdateStatus" | "JobStatus"> {
+export interface ServiceJson extends Pick<Service, "ID" | "Version" | "CreatedAt" | "UpdatedAt" | "UpdateStatus"> {
   readonly Spec: ServiceSpec;
   readonly PreviousSpec?: ServiceSpec;
   readonly Endpoint: ServiceEndpoint;
   readonly ServiceStatus?: ServiceServiceStatus;
+  readonly JobStatus?: { readonly JobIteration: Partial<ObjectVersion>; readonly LastExecution?: string };
 }
 
 export interface ServiceParts {
@@ -31,6 +31,11 @@ export function serviceJson(service: Service, parts: ServiceParts): ServiceJson 
     Endpoint: service.Endpoint ?? { Spec: {} },
     ...(updateStatus && { UpdateStatus: updateStatus }),
     ...(parts.status && { ServiceStatus: parts.status }),
-    ...(jobStatus && { JobStatus: jobStatus }),
+    ...(jobStatus && { JobStatus: { ...jobStatus, JobIteration: iterationJson(jobStatus.JobIteration) } }),
   };
+}
+
+/** The number of a job's iteration. The first is 0, which the Engine leaves out. */
+export function iterationJson({ Index }: ObjectVersion): Partial<ObjectVersion> {
+  return Index === 0 ? {} : { Index };
 }

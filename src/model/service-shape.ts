@@ -17,7 +17,7 @@ import {
 } from "./validate-shape.ts";
 
 const duration = whole("time.Duration");
-const driver = object("swarm.Driver", { Name: text, Options: textMap });
+export const driverShape = object("swarm.Driver", { Name: text, Options: textMap });
 
 const fileTarget = (go: string) => object(go, { Name: text, UID: text, GID: text, Mode: whole("fs.FileMode") });
 
@@ -81,7 +81,7 @@ const containerSpec = object("swarm.ContainerSpec", {
     Timeout: duration,
     StartPeriod: duration,
     StartInterval: duration,
-    Retries: whole("int"),
+    Retries: whole("int32"),
   }),
   Hosts: texts,
   DNSConfig: object("swarm.DNSConfig", { Nameservers: texts, Search: texts, Options: texts }),
@@ -146,7 +146,7 @@ const taskSpec = object("swarm.TaskSpec", {
     Platforms: list(object("swarm.Platform", { Architecture: text, OS: text })),
   }),
   Networks: networks,
-  LogDriver: driver,
+  LogDriver: driverShape,
   ForceUpdate: whole("uint64"),
   Runtime: named("swarm.RuntimeType"),
 });

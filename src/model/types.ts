@@ -266,7 +266,7 @@ export interface TaskStatus {
  */
 export interface Task extends StoredObject {
   readonly ServiceID: string;
-  /** Starts at 1; 0 for tasks of global services. */
+  /** Starts at 1, of a replicated job at 0; 0 for tasks of global services and jobs. */
   readonly Slot: number;
   /** "" until it is assigned. */
   readonly NodeID: string;
@@ -370,6 +370,26 @@ export interface AllocatedNetwork {
   readonly IPRange?: string;
   readonly Gateway: string;
   readonly VxlanID: number;
+}
+
+/** What a secret or a config is made from. */
+export interface PayloadSpec {
+  readonly Name: string;
+  readonly Labels: Readonly<Record<string, string>>;
+  /** Base64, as the API has it. Never changes. */
+  readonly Data: string;
+  /** How it is expanded on the nodes; absent: not at all. */
+  readonly Templating?: LogDriver;
+}
+
+/** Content that tasks have as files. What is secret about it is who gets to see it: the API shows no `Data`. */
+export interface Secret extends StoredObject {
+  readonly Spec: PayloadSpec;
+}
+
+/** The same, shown to whoever asks. */
+export interface Config extends StoredObject {
+  readonly Spec: PayloadSpec;
 }
 
 /** A row that managers write to take turns (`store/view.ts`). */

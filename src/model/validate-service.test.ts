@@ -102,6 +102,34 @@ test("decoding settles what would have two readings, and leaves the rest alone",
   assert.deepEqual(decode(web({ Mode: { Global: {} } })).Mode, { Global: {} });
 });
 
+const secret = (SecretName: string, Name: string) => ({ SecretID: "id", SecretName, File: { Name } });
+const config = (more: object) =>
+  container({ Configs: [{ ConfigID: "c", ConfigName: "c", File: { Name: "f" }, ...more }] });
+
+test("references to secrets and configs are refused in Swarm's words", () => {
+  const cases: [body: object, message: string][] = [
+    [container({ Secrets: [{ ...secret("a", "f"), SecretID: "" }] }), "malformed secret reference"],
+    [container({ Secrets: [secret("", "f")] }), "malformed secret reference"],
+    [container({ Secrets: [{ SecretID: "s", SecretName: "s" }] }), "malformed secret reference, no target provided"],
+    [container({ Secrets: [secret("a", "")] }), "malformed file secret reference, invalid target file name provided"],
+    [
+      container({ Secrets: [secret("a", "f"), secret("b", "f")] }),
+      "secret references 'a' and 'b' have a conflicting target: 'f'",
+    ],
+    [config({ ConfigName: "" }), "malformed config reference"],
+    [config({ File: {} }), "malformed file config reference, invalid target file name provided"],
+    [
+      container({ Configs: ["a", "b"].map((ConfigName) => ({ ConfigID: "c", ConfigName, File: { Name: "f" } })) }),
+      "config references 'a' and 'b' have a conflicting target: 'f'",
+    ],
+    [
+      container({ Privileges: { CredentialSpec: { Config: "c" } } }),
+      "CredentialSpec references config 'c', but that config isn't in config references with RuntimeTarget",
+    ],
+  ];
+  for (const [body, message] of cases) assertRefused(() => validateServiceSpec(decode(body)), message);
+});
+
 test("validation refuses in Swarm's words", () => {
   const cases: [body: object, message: string][] = [
     [web({ Name: "" }), "meta: name must be provided"],
@@ -143,7 +171,7 @@ test("validation refuses in Swarm's words", () => {
       "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
     ],
     [
-      web({ EndpointSpec: { Ports: [{ PublishedPort: 80 }, { PublishedPort: 80, Protocol: "tcp" }] } }),
+      web({ EndpointSpec: { Ports: [80, 81].map((TargetPort) => ({ TargetPort, PublishedPort: 80 })) } }),
       "EndpointSpec: duplicate published ports provided",
     ],
   ];
@@ -158,9 +186,20 @@ test("validation lets pass what Swarm lets pass", () => {
     task({ Resources: { Limits: { NanoCPUs: 1e6, MemoryBytes: 4194304, Pids: -5 }, Reservations: {} } }),
     container({ Mounts: [{ Target: "relative" }, { Target: "other" }] }),
     container({ Healthcheck: { Interval: 0, Timeout: 1e6 } }),
-    web({ EndpointSpec: { Mode: "dnsrr", Ports: [{ PublishedPort: 80, PublishMode: "host" }] } }),
+    web({ EndpointSpec: { Mode: "dnsrr", Ports: [{ TargetPort: 1, PublishedPort: 80, PublishMode: "host" }] } }),
     web({
-      EndpointSpec: { Ports: [{ PublishedPort: 80 }, { PublishedPort: 80, Protocol: "udp" }, {}, { TargetPort: 1 }] },
+      EndpointSpec: {
+        Ports: [{ PublishedPort: 80 }, { PublishedPort: 80, Protocol: "udp" }, {}].map((port) => ({
+          TargetPort: 1,
+          ...port,
+        })),
+      },
+    }),
+    container({ Secrets: [secret("a", "one"), secret("b", "two"), secret("a", "three")] }),
+    container({ Secrets: [secret("a", "one")], Configs: [{ ConfigID: "c", ConfigName: "c", File: { Name: "one" } }] }),
+    container({
+      Configs: [{ ConfigID: "c", ConfigName: "c", Runtime: {} }],
+      Privileges: { CredentialSpec: { Config: "c" } },
     }),
     web({ Mode: { GlobalJob: {} } }),
   ];

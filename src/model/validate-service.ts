@@ -2,15 +2,22 @@
  * What the managers refuse in a service's spec, in Swarm's order and with its texts (gRPC's prefix is added where the
  * failure becomes an answer). Pure: what needs the store (names, ports, networks) or the scheduler's grammar
  * (constraints) is asked by the API.
+ *
+ * Stricter than Swarm, which takes these and then cannot run them: a port has to be one, a rollback is judged as an
+ * update is, and there are bounds (`validate-extent.ts`).
  */
 import { ShoalError } from "../lib/errors.ts";
+import { expandForChecks } from "./expand-container.ts";
 import type { ContainerSpec, HealthConfig, Mount, ResourceObject, ServiceSpec, TaskSpec } from "./types.ts";
+import { validateExtent } from "./validate-extent.ts";
 import { isImageReference } from "./validate-image.ts";
 import { validateName } from "./validate-name.ts";
+import { validateReferences } from "./validate-references.ts";
 
 const leastNanoCpus = 1e6;
 const leastMemoryBytes = 4 * 1024 * 1024;
 const nanosecondsPerMillisecond = 1e6;
+const highestPort = 65_535;
 
 /**
  * Checks a decoded spec.
@@ -18,10 +25,12 @@ const nanosecondsPerMillisecond = 1e6;
  */
 export function validateServiceSpec(spec: ServiceSpec): void {
   validateName(spec.Name ?? "");
-  validateTaskSpec(spec.TaskTemplate ?? {});
+  validateExtent(spec);
+  validateTaskSpec(spec);
   if (isJob(spec)) {
     if (spec.UpdateConfig) refuse("Jobs may not have an update config");
-  } else validateUpdateConfig(spec.UpdateConfig);
+  } else validateUpdateConfig("update", spec.UpdateConfig);
+  validateUpdateConfig("rollback", spec.RollbackConfig);
   validateEndpoint(spec.EndpointSpec);
 }
 
@@ -34,13 +43,16 @@ function refuse(message: string): never {
   throw new ShoalError("InvalidArgument", message);
 }
 
-function validateTaskSpec(task: TaskSpec): void {
+function validateTaskSpec(spec: ServiceSpec): void {
+  const task: TaskSpec = spec.TaskTemplate ?? {};
   validateResources(task.Resources?.Limits);
   validateResources(task.Resources?.Reservations);
   const { Delay: delay = 0, Window: window = 0 } = task.RestartPolicy ?? {};
   if (delay < 0) refuse("TaskSpec: restart-delay cannot be negative");
   if (window < 0) refuse("TaskSpec: restart-window cannot be negative");
-  if (task.ContainerSpec) validateContainer(task.ContainerSpec);
+  if (!task.ContainerSpec) return;
+  validateReferences(task.ContainerSpec);
+  validateContainer(expandForChecks(task.ContainerSpec, spec));
 }
 
 function validateResources(resources: ResourceObject | undefined): void {
@@ -87,12 +99,12 @@ function validateHealthcheck(health: HealthConfig | undefined): void {
   if ((health.Retries ?? 0) < 0) refuse("ContainerSpec: Retries in HealthConfig cannot be negative");
 }
 
-function validateUpdateConfig(config: ServiceSpec["UpdateConfig"]): void {
+function validateUpdateConfig(what: "update" | "rollback", config: ServiceSpec["UpdateConfig"]): void {
   const { Delay: delay = 0, Monitor: monitor = 0, MaxFailureRatio: ratio = 0 } = config ?? {};
-  if (delay < 0) refuse("TaskSpec: update-delay cannot be negative");
-  if (monitor < 0) refuse("TaskSpec: update-monitor cannot be negative");
+  if (delay < 0) refuse(`TaskSpec: ${what}-delay cannot be negative`);
+  if (monitor < 0) refuse(`TaskSpec: ${what}-monitor cannot be negative`);
   if (ratio < 0 || ratio > 1) {
-    refuse("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1");
+    refuse(`TaskSpec: ${what}-maxfailureratio cannot be less than 0 or bigger than 1`);
   }
 }
 
@@ -102,9 +114,16 @@ function validateEndpoint(endpoint: ServiceSpec["EndpointSpec"]): void {
     if (endpoint?.Mode === "dnsrr" && (port.PublishMode ?? "ingress") === "ingress") {
       refuse("EndpointSpec: port published with ingress mode can't be used with dnsrr mode");
     }
+    validatePort("target", port.TargetPort ?? 0);
     if (!port.PublishedPort) continue;
+    validatePort("published", port.PublishedPort);
     const key = `${port.PublishedPort}/${port.Protocol ?? "tcp"}`;
     if (published.has(key)) refuse("EndpointSpec: duplicate published ports provided");
     published.add(key);
   }
+}
+
+function validatePort(which: "target" | "published", port: number): void {
+  if (port >= 1 && port <= highestPort) return;
+  refuse(`EndpointSpec: ${which} port ${port} is none: a port is a number from 1 to ${highestPort}`);
 }

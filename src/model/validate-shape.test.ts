@@ -37,6 +37,18 @@ test("unknown members and null ones are dropped, wherever they are; names of lab
   assert.equal(conform(null, serviceSpecShape), undefined);
 });
 
+test("half of a surrogate pair becomes U+FFFD, in texts and in names of labels", () => {
+  const sent = JSON.parse('{"Name":"\\ud800","Labels":{"\\udc00":"a\\ud800b","ok":"\\ud83d\\ude00"}}');
+  assert.deepEqual(conformService(sent), { Name: "\ufffd", Labels: { "\ufffd": "a\ufffdb", ok: "😀" } });
+});
+
+test("a number that a float32 has not is refused", () => {
+  const asked = (MaxFailureRatio: unknown) => conformService({ UpdateConfig: { MaxFailureRatio } });
+  assert.deepEqual(asked(3e38), { UpdateConfig: { MaxFailureRatio: 3e38 } });
+  for (const ratio of [1e39, Number.POSITIVE_INFINITY])
+    assert.throws(() => asked(ratio), /MaxFailureRatio of type float32/);
+});
+
 test("wrong types are refused in the words of Go's decoder", () => {
   const container = (more: object) => ({ TaskTemplate: { ContainerSpec: more } });
   const inContainer = "Go struct field ContainerSpec.TaskTemplate.ContainerSpec";

@@ -5,7 +5,8 @@
  * the same order, the very same objects wherever nothing had to be put right.
  *
  * The texts of refusals are those of Go's decoder. Stricter than Go in one thing: a whole number beyond 2^53 is
- * refused, because it would not come back as it was sent.
+ * refused, because it would not come back as it was sent. As with Go, half of a surrogate pair becomes U+FFFD: there is
+ * no UTF-8 for it, so no other node could ever be told of it.
  */
 import { ShoalError } from "../lib/errors.ts";
 
@@ -44,6 +45,8 @@ const widths = {
   uint64: [0, Number.MAX_SAFE_INTEGER],
   int64: [-Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
   int: [-Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
+  /** What swarmkit has 32 bits for: with more, a task could not travel to its node. */
+  int32: [-(2 ** 31), 2 ** 31 - 1],
   "time.Duration": [-Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
   uint32: [0, 2 ** 32 - 1],
   "fs.FileMode": [0, 2 ** 32 - 1],
@@ -52,7 +55,7 @@ const widths = {
 /** A whole number of one of Go's types. */
 export function whole(go: keyof typeof widths): Shape {
   const [lowest, highest] = widths[go];
-  return { kind: "integer", go, lowest, highest };
+  return { kind: "integer", go: go === "int32" ? "int" : go, lowest, highest };
 }
 
 export function list(of: Shape): Shape {
@@ -83,11 +86,11 @@ function check(value: unknown, shape: Shape, owner: ObjectShape | undefined, pat
     case "any":
       return value;
     case "string":
-      return typeof value === "string" ? value : refuse(value, shape, owner, path);
+      return typeof value === "string" ? value.toWellFormed() : refuse(value, shape, owner, path);
     case "boolean":
       return typeof value === "boolean" ? value : refuse(value, shape, owner, path);
     case "number":
-      return typeof value === "number" ? value : refuse(value, shape, owner, path);
+      return isFloat32(value) ? value : refuse(value, shape, owner, path);
     case "integer":
       return Number.isSafeInteger(value) && inRange(value as number, shape) ? value : refuse(value, shape, owner, path);
     case "list":
@@ -97,6 +100,11 @@ function check(value: unknown, shape: Shape, owner: ObjectShape | undefined, pat
     case "object":
       return isRecord(value) ? checkObject(value, shape, path) : refuse(value, shape, owner, path);
   }
+}
+
+/** JSON has numbers (1e400) that a float32 has not. */
+function isFloat32(value: unknown): boolean {
+  return typeof value === "number" && Number.isFinite(Math.fround(value));
 }
 
 function inRange(value: number, { lowest, highest }: { lowest: number; highest: number }): boolean {
@@ -119,7 +127,9 @@ function checkMap(
   for (const name of Object.keys(value)) {
     const before = value[name];
     const after = before === null ? zeroOf(of) : check(before, of, owner, path);
-    if (after !== before) setMember(value, name, after);
+    const wellFormed = name.toWellFormed();
+    if (wellFormed !== name) delete value[name];
+    if (after !== before || wellFormed !== name) setMember(value, wellFormed, after);
   }
   return value;
 }

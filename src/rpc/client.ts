@@ -22,7 +22,7 @@ import {
 import { CA, NodeCA } from "./gen/ca_pb.js";
 import { Dispatcher } from "./gen/dispatcher_pb.js";
 import { LogBroker, PublishLogsMessageSchema } from "./gen/logbroker_pb.js";
-import { Networks } from "./gen/shoal_pb.js";
+import { Networks, Sessions } from "./gen/shoal_pb.js";
 import type {
   AssignmentsMessage,
   AttachRequest,
@@ -115,6 +115,7 @@ class GrpcManagerConnection implements ManagerConnection {
   readonly #dispatcher: Client<typeof Dispatcher>;
   readonly #logBroker: Client<typeof LogBroker>;
   readonly #networks: Client<typeof Networks>;
+  readonly #sessions: Client<typeof Sessions>;
   readonly #certificates: CertificateClient;
 
   constructor(address: string, connection: Connection) {
@@ -123,6 +124,7 @@ class GrpcManagerConnection implements ManagerConnection {
     this.#dispatcher = createClient(Dispatcher, connection.transport);
     this.#logBroker = createClient(LogBroker, connection.transport);
     this.#networks = createClient(Networks, connection.transport);
+    this.#sessions = createClient(Sessions, connection.transport);
     this.#certificates = certificateCalls(connection);
   }
 
@@ -202,6 +204,10 @@ class GrpcManagerConnection implements ManagerConnection {
   async withdraw(sessionId: string, taskIds: readonly string[], signal: AbortSignal): Promise<void> {
     const wire = { sessionId, taskIds: [...taskIds] };
     await this.#connection.call(signal, (inner) => this.#networks.withdraw(wire, { signal: inner }));
+  }
+
+  async rest(sessionId: string, signal: AbortSignal): Promise<void> {
+    await this.#connection.call(signal, (inner) => this.#sessions.rest({ sessionId }, { signal: inner }));
   }
 
   async attach(request: AttachRequest, signal: AbortSignal): Promise<{ readonly taskId: string }> {

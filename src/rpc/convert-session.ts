@@ -3,10 +3,12 @@
 import { ShoalError, unreachable } from "../lib/errors.ts";
 import { coding, type Init, list, logTimeFromWire, timestampToWire } from "./convert-basics.ts";
 import { nodeFromWire, nodeToWire } from "./convert-node.ts";
+import { configToWire, payloadFromWire, secretToWire } from "./convert-payload.ts";
 import { taskFromWire, taskStatusFromWire, taskStatusToWire, taskToWire } from "./convert-task.ts";
 import {
   AssignmentChange_AssignmentAction,
   type AssignmentChangeSchema,
+  type AssignmentSchema,
   AssignmentsMessage_Type,
   type AssignmentsMessageSchema,
   type SessionMessageSchema,
@@ -78,21 +80,33 @@ export function assignmentsToWire(message: AssignmentsMessage): Init<typeof Assi
 function changeToWire(change: AssignmentChange): Init<typeof AssignmentChangeSchema> {
   switch (change.kind) {
     case "update-task":
-      return {
-        action: AssignmentChange_AssignmentAction.UPDATE,
-        assignment: { item: { case: "task", value: taskToWire(change.task) } },
-      };
+      return update({ case: "task", value: taskToWire(change.task) });
+    case "update-secret":
+      return update({ case: "secret", value: secretToWire(change.secret) });
+    case "update-config":
+      return update({ case: "config", value: configToWire(change.config) });
     case "remove-task":
-      return {
-        action: AssignmentChange_AssignmentAction.REMOVE,
-        assignment: { item: { case: "task", value: { id: change.id } } },
-      };
+      return remove({ case: "task", value: { id: change.id } });
+    case "remove-secret":
+      return remove({ case: "secret", value: { id: change.id } });
+    case "remove-config":
+      return remove({ case: "config", value: { id: change.id } });
     default:
       return unreachable(change);
   }
 }
 
-/** Changes of secrets, configs and volumes are left out: the model has none yet. */
+type AssignedItem = NonNullable<Init<typeof AssignmentSchema>["item"]>;
+
+function update(item: AssignedItem): Init<typeof AssignmentChangeSchema> {
+  return { action: AssignmentChange_AssignmentAction.UPDATE, assignment: { item } };
+}
+
+function remove(item: AssignedItem): Init<typeof AssignmentChangeSchema> {
+  return { action: AssignmentChange_AssignmentAction.REMOVE, assignment: { item } };
+}
+
+/** Changes of volumes are left out: the model has no cluster volumes. */
 export function assignmentsFromWire(message: WireAssignmentsMessage): AssignmentsMessage {
   return {
     type: assignmentTypes.decode(message.type),
@@ -104,10 +118,20 @@ export function assignmentsFromWire(message: WireAssignmentsMessage): Assignment
 
 function changeFromWire(change: WireAssignmentChange): AssignmentChange | undefined {
   const item = change.assignment?.item;
-  if (item?.case !== "task") return undefined;
-  return change.action === AssignmentChange_AssignmentAction.REMOVE
-    ? { kind: "remove-task", id: item.value.id }
-    : { kind: "update-task", task: taskFromWire(item.value) };
+  const isRemoval = change.action === AssignmentChange_AssignmentAction.REMOVE;
+  switch (item?.case) {
+    case "task":
+      if (isRemoval) return { kind: "remove-task", id: item.value.id };
+      return { kind: "update-task", task: taskFromWire(item.value) };
+    case "secret":
+      if (isRemoval) return { kind: "remove-secret", id: item.value.id };
+      return { kind: "update-secret", secret: payloadFromWire(item.value) };
+    case "config":
+      if (isRemoval) return { kind: "remove-config", id: item.value.id };
+      return { kind: "update-config", config: payloadFromWire(item.value) };
+    default:
+      return undefined;
+  }
 }
 
 export function statusUpdateToWire(
@@ -176,7 +200,7 @@ export function logMessageToWire(message: LogMessage): Init<typeof LogMessageSch
   return {
     context: { ...message.context },
     timestamp: timestampToWire(message.timestamp),
-    stream: logStreams.encode(message.stream),
+    stream: message.unreadable ? WireLogStream.UNKNOWN : logStreams.encode(message.stream),
     data: message.data,
     attrs: Object.entries(message.attributes).map(([key, value]) => ({ key, value })),
   };
@@ -187,8 +211,9 @@ export function logMessageFromWire(message: WireLogMessage): LogMessage {
   return {
     context: { serviceId: context?.serviceId ?? "", nodeId: context?.nodeId ?? "", taskId: context?.taskId ?? "" },
     timestamp: logTimeFromWire(message.timestamp),
-    stream: logStreams.decode(message.stream),
+    stream: message.stream === WireLogStream.UNKNOWN ? "stderr" : logStreams.decode(message.stream),
     data: message.data,
     attributes: Object.fromEntries(message.attrs.map(({ key, value }) => [key, value])),
+    ...(message.stream === WireLogStream.UNKNOWN && { unreadable: true as const }),
   };
 }

@@ -9,11 +9,13 @@ import { type TaskState, taskStates } from "../model/state.ts";
 import type {
   AssignedTask,
   AttachedNetwork,
+  Config,
   ContainerSpec,
   EndpointPortConfig,
   GenericResource,
   Node,
   NodeDescription,
+  Secret,
   TaskSpec,
   TaskStatus,
 } from "../model/types.ts";
@@ -314,6 +316,22 @@ const description = some<NodeDescription>({
   TLSInfo: some({ TrustRoot: word, CertIssuerSubject: base64, CertIssuerPublicKey: base64 }),
 });
 const role = fc.constantFrom("worker" as const, "manager" as const);
+const payload: fc.Arbitrary<Secret & Config> = fc.record({
+  ID: word,
+  Version: index,
+  CreatedAt: time,
+  UpdatedAt: time,
+  Spec: fc.record(
+    {
+      Name: word,
+      Labels: someLabels,
+      Data: fc.uint8Array({ minLength: 1 }).map((data) => Buffer.from(data).toString("base64")),
+      Templating: fc.constant({ Name: "golang" }),
+    },
+    { requiredKeys: ["Name", "Labels", "Data"] },
+  ),
+});
+
 const node: fc.Arbitrary<Node> = fc
   .tuple(
     fc.record({
@@ -422,6 +440,10 @@ test("session messages and assignments survive the wire", () => {
   const change = fc.oneof(
     fc.record({ kind: fc.constant("update-task" as const), task }),
     fc.record({ kind: fc.constant("remove-task" as const), id: word }),
+    fc.record({ kind: fc.constant("update-secret" as const), secret: payload }),
+    fc.record({ kind: fc.constant("remove-secret" as const), id: word }),
+    fc.record({ kind: fc.constant("update-config" as const), config: payload }),
+    fc.record({ kind: fc.constant("remove-config" as const), id: word }),
   );
   const assignments = fc.record({
     type: fc.constantFrom("complete" as const, "incremental" as const),
@@ -467,8 +489,9 @@ test("log subscriptions and messages survive the wire", () => {
     data: fc.uint8Array(),
     attributes: someLabels,
   });
+  const unreadable = message.map((made): LogMessage => ({ ...made, stream: "stderr", unreadable: true }));
   fc.assert(
-    fc.property(message, (made) => {
+    fc.property(fc.oneof(message, unreadable), (made) => {
       const back = logMessageFromWire(overTheWire(LogMessageSchema, logMessageToWire(made)));
       same({ ...back, data: new Uint8Array(back.data) }, made);
     }),
@@ -531,8 +554,26 @@ test("what a stock manager assigned decodes", () => {
   const message = assignmentsFromWire(fromBinary(AssignmentsMessageSchema, toBinary(AssignmentsMessageSchema, wire)));
   assert.equal(message.type, "incremental");
   assert.deepEqual([message.appliesTo, message.resultsIn], ["1", "2"]);
-  assert.equal(message.changes.length, 1, "the secret and the config are not the model's yet");
-  const change = message.changes[0]!;
+  const [secret, config, change] = message.changes;
+  const written = (Index: number, time: string) => ({ Version: { Index }, CreatedAt: time, UpdatedAt: time });
+  const spec = (Name: string, data: string) => ({ Name, Labels: {}, Data: Buffer.from(data).toString("base64") });
+  assert.deepEqual(secret, {
+    kind: "update-secret",
+    secret: {
+      ID: "hfwgdu0mpywhyzbmgm7fhbbxa",
+      ...written(16, "2026-11-20T20:57:42.749435779Z"),
+      Spec: spec("s1", "sec\n"),
+    },
+  });
+  assert.deepEqual(config, {
+    kind: "update-config",
+    config: {
+      ID: "6f3xpuece9u0pf8uoesqeh3hg",
+      ...written(36, "2026-11-20T20:58:27.259553141Z"),
+      Spec: spec("c1", "cfgd\n"),
+    },
+  });
+  assert.ok(change);
   assert.ok(change.kind === "update-task");
   const decoded = change.task;
   assert.equal(decoded.ID, "hiweggcsd6wl0h6itv6i1ohx5");

@@ -77,7 +77,7 @@ async function startManager() {
   };
   const services: ManagerServices = {
     ca: { rootCertificate: unused, issue: unused, status: unused },
-    dispatcher: { session: unused, heartbeat: unused, updateTaskStatus: unused, assignments: unused },
+    dispatcher: { session: unused, heartbeat: unused, rest: unused, updateTaskStatus: unused, assignments: unused },
     logBroker: { listenSubscriptions: unused, publishLogs: unused },
     networks: { networks: unused, applied: unused, withdraw: unused, attach: unused, detach: unused },
     authorize: ({ nodeId }) => {

@@ -31,7 +31,13 @@ const fail = (): never => {
 };
 const unused: ManagerServices = {
   ca: { rootCertificate: fail, issue: fail, status: fail },
-  dispatcher: { session: fail, heartbeat: async () => ({ periodMs: 5000 }), updateTaskStatus: fail, assignments: fail },
+  dispatcher: {
+    session: fail,
+    rest: fail,
+    heartbeat: async () => ({ periodMs: 5000 }),
+    updateTaskStatus: fail,
+    assignments: fail,
+  },
   logBroker: { listenSubscriptions: fail, publishLogs: fail },
   networks: { networks: fail, applied: fail, withdraw: fail, attach: fail, detach: fail },
   authorize: () => {},

@@ -23,7 +23,7 @@ import { CA, NodeCA } from "./gen/ca_pb.js";
 import { AssignmentsMessageSchema, Dispatcher, SessionMessageSchema } from "./gen/dispatcher_pb.js";
 import { LogBroker, type PublishLogsMessage, SubscriptionMessageSchema } from "./gen/logbroker_pb.js";
 import { NodeSpec_Membership } from "./gen/node_pb.js";
-import { LogsResponseSchema, Managers, Networks, NetworksMessageSchema } from "./gen/shoal_pb.js";
+import { LogsResponseSchema, Managers, Networks, NetworksMessageSchema, Sessions } from "./gen/shoal_pb.js";
 import type { Peer } from "./peer.ts";
 import type { PeerService } from "./peers.ts";
 import type { Caller, LogMessage, ManagerServices, NetworkStateService } from "./services.ts";
@@ -103,6 +103,14 @@ export function addManagerRoutes(router: ConnectRouter, options: RouteOptions): 
       gate.stream(context, AssignmentsMessageSchema, assignmentsToWire, (caller) =>
         services.dispatcher.assignments(caller, request.sessionId, context.signal),
       ),
+  });
+
+  router.service(Sessions, {
+    rest: ({ sessionId }, context) =>
+      gate.answer(context, async () => {
+        await services.dispatcher.rest(gate.node(context), sessionId);
+        return {};
+      }),
   });
 
   router.service(LogBroker, {

@@ -78,6 +78,7 @@ async function serve(founded: Foundation, fakes: Fakes = {}, log: Logger = silen
     dispatcher: {
       session: fail,
       heartbeat: async () => ({ periodMs: 5000 }),
+      rest: fail,
       updateTaskStatus: fail,
       assignments: fail,
       ...fakes.dispatcher,

@@ -14,6 +14,7 @@ import type { SecureContextOptions, TLSSocket } from "node:tls";
 import { createConnectRouter, createContextKey, createContextValues } from "@connectrpc/connect";
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
 import { messageOf, ShoalError } from "../lib/errors.ts";
+import { listening } from "../lib/listen.ts";
 import type { Logger } from "../lib/log.ts";
 import { managerPing } from "./connection.ts";
 import { answerDirectly, directCalls } from "./direct.ts";
@@ -81,16 +82,11 @@ class Http2RpcServer implements RpcServer {
     this.#server.on("sessionError", (error) => this.#log.debug("connection failed", { error: messageOf(error) }));
   }
 
-  listen(host: string, port: number): Promise<{ readonly host: string; readonly port: number }> {
-    return new Promise((resolve, reject) => {
-      this.#server.once("error", reject);
-      this.#server.listen({ host, port }, () => {
-        this.#server.off("error", reject);
-        this.#server.on("error", (error) => this.#log.error("server failed", { error: messageOf(error) }));
-        const address = this.#server.address();
-        resolve({ host, port: address !== null && typeof address === "object" ? address.port : port });
-      });
-    });
+  async listen(host: string, port: number): Promise<{ readonly host: string; readonly port: number }> {
+    await listening(this.#server, { host, port });
+    this.#server.on("error", (error) => this.#log.error("server failed", { error: messageOf(error) }));
+    const address = this.#server.address();
+    return { host, port: address !== null && typeof address === "object" ? address.port : port };
   }
 
   setIdentity(identity: NodeIdentity): void {

@@ -6,11 +6,13 @@
 import type { DataPath, NetworksMessage } from "../model/network-state.ts";
 import type {
   AssignedTask,
+  Config,
   IssuanceState,
   Node,
   NodeAvailability,
   NodeDescription,
   NodeRole,
+  Secret,
   TaskStatus,
 } from "../model/types.ts";
 
@@ -84,9 +86,15 @@ export interface SessionMessage {
   readonly rootCA: string;
 }
 
+/** In any order; a message has what its tasks need. */
 export type AssignmentChange =
   | { readonly kind: "update-task"; readonly task: AssignedTask }
-  | { readonly kind: "remove-task"; readonly id: string };
+  | { readonly kind: "remove-task"; readonly id: string }
+  /** With what is in it: for this node alone, and not for its disk. */
+  | { readonly kind: "update-secret"; readonly secret: Secret }
+  | { readonly kind: "remove-secret"; readonly id: string }
+  | { readonly kind: "update-config"; readonly config: Config }
+  | { readonly kind: "remove-config"; readonly id: string };
 
 export interface AssignmentsMessage {
   /** `complete`: whatever is not in it must go. */
@@ -109,6 +117,11 @@ export interface DispatcherService {
     signal: AbortSignal,
   ): AsyncIterable<SessionMessage>;
   heartbeat(caller: Caller, sessionId: string): Promise<{ readonly periodMs: number }>;
+  /**
+   * The node's agent stops in order, and its tasks go on: that its connection closes now is no sign of its death, only
+   * that its heartbeats are missing.
+   */
+  rest(caller: Caller, sessionId: string): Promise<void>;
   updateTaskStatus(caller: Caller, sessionId: string, updates: readonly TaskStatusUpdate[]): Promise<void>;
   assignments(caller: Caller, sessionId: string, signal: AbortSignal): AsyncIterable<AssignmentsMessage>;
 }
@@ -146,6 +159,8 @@ export interface LogMessage {
   readonly data: Uint8Array;
   /** `--details`: the log driver's extra attributes. */
   readonly attributes: Readonly<Record<string, string>>;
+  /** Not a line: the task's log can't be read, and `data` says why. Without a meaning to stock managers, who skip it. */
+  readonly unreadable?: true;
 }
 
 export interface LogBrokerService {
@@ -223,6 +238,8 @@ export interface ManagerConnection {
   networks(sessionId: string, dataPath: DataPath, signal: AbortSignal): AsyncIterable<NetworksMessage>;
   applied(sessionId: string, revision: number, signal: AbortSignal): Promise<void>;
   withdraw(sessionId: string, taskIds: readonly string[], signal: AbortSignal): Promise<void>;
+  /** As in `DispatcherService`; a stock manager has it not: Unimplemented. */
+  rest(sessionId: string, signal: AbortSignal): Promise<void>;
   attach(request: AttachRequest, signal: AbortSignal): Promise<{ readonly taskId: string }>;
   detach(taskId: string, signal: AbortSignal): Promise<void>;
   issue(request: IssueRequest, signal: AbortSignal): Promise<{ readonly nodeId: string }>;

@@ -1,11 +1,13 @@
 /** The store's tables and their indexes: what there is, and by what it is found. */
-import { addressesHeld, addressOf } from "../model/networks.ts";
+import { addressesHeld, addressOf, virtualAddresses } from "../model/networks.ts";
 import type {
   Cluster,
+  Config,
   Lock,
   Network,
   NetworkAddress,
   Node,
+  Secret,
   Service,
   SpecRevision,
   StoredObject,
@@ -21,6 +23,8 @@ export interface Tables {
   specs: SpecRevision;
   tasks: Task;
   networks: Network;
+  secrets: Secret;
+  configs: Config;
   /** The managers' lead, and what else only one of them may decide at a time. */
   locks: Lock;
 }
@@ -34,6 +38,8 @@ export const tableNames = [
   "specs",
   "tasks",
   "networks",
+  "secrets",
+  "configs",
   "locks",
 ] as const satisfies TableName[];
 
@@ -51,8 +57,7 @@ export const indexes: { [T in TableName]: Record<string, KeysOf<Tables[T]>> } = 
     /** Names are unique whatever their case, as host names are. */
     foldedName: (service) => service.Name.toLowerCase(),
     /** Their virtual addresses (`addressKey`). */
-    address: ({ Endpoint }) =>
-      Endpoint?.VirtualIPs?.map(({ NetworkID, Addr }) => addressKey(NetworkID ?? "", addressOf(Addr ?? ""))),
+    address: (service) => addressKeys(virtualAddresses(service)),
     /** Networks on which they have a virtual address. */
     network: ({ Endpoint }) => Endpoint?.VirtualIPs?.map(({ NetworkID }) => NetworkID ?? ""),
   },
@@ -77,6 +82,8 @@ export const indexes: { [T in TableName]: Record<string, KeysOf<Tables[T]>> } = 
     name: (network) => (network.Removed ? undefined : network.Name),
     ingress: (network) => (network.Spec?.Ingress && !network.Removed ? "yes" : undefined),
   },
+  secrets: { name: ({ Spec }) => Spec.Name },
+  configs: { name: ({ Spec }) => Spec.Name },
   locks: {},
 };
 

@@ -4,8 +4,10 @@ import { assert, ShoalError } from "../lib/errors.ts";
 import type { JoinSource } from "../model/join.ts";
 import {
   type Cluster,
+  type Config,
   type Network,
   type Node,
+  type Secret,
   type Service,
   type SpecRevision,
   type StoredObject,
@@ -51,6 +53,8 @@ export interface View extends JoinSource {
   networkByName(name: string): Network | undefined;
   /** The ingress network; there is at most one. */
   ingressNetwork(): Network | undefined;
+  /** A secret or a config. */
+  payloadByName(table: "secrets" | "configs", name: string): Secret | Config | undefined;
   /**
    * When this manager heard of the object's last write (milliseconds since the epoch), by its own clock: never before
    * it was written, by whichever manager and whatever that one's clock says. Undefined for one that has not been
@@ -111,6 +115,9 @@ export abstract class BaseView implements View {
   }
   ingressNetwork(): Network | undefined {
     return first(this.find("networks", "ingress", "yes"));
+  }
+  payloadByName(table: "secrets" | "configs", name: string): Secret | Config | undefined {
+    return first<Secret | Config>(this.find(table, "name", name));
   }
   newTasksOfService(serviceId: string): Iterable<Task> {
     return this.find("tasks", "newOfService", serviceId);

@@ -45,7 +45,8 @@ for (const { program, version } of await dockerPrograms()) {
 
     test("join keeps the availability that it is given", async () => {
       const token = await docker.ok(["swarm", "join-token", "--quiet", "worker"]);
-      const options = ["--token", token, "--availability", "drain", "--advertise-addr", "eth0"];
+      const addresses = ["--advertise-addr", "eth0", "--listen-addr", "0.0.0.0:2377", "--data-path-addr", "eth0"];
+      const options = ["--token", token, "--availability", "drain", ...addresses];
       await at(3).ok(["swarm", "join", ...options, cluster.managerAddress()]);
       const node = await cluster.nodeBecomes(3, "ready");
       assert.deepEqual([node.Spec.Availability, node.Status.Addr], ["drain", cluster.layout(3).address]);

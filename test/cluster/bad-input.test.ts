@@ -8,7 +8,7 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { eventually } from "../../src/playground/wait.ts";
-import { Api, type ServiceView, type TaskStatusView } from "./api.ts";
+import { Api, type ServiceView, serviceOf, type TaskStatusView } from "./api.ts";
 import { freshNode, image, settleMs, testPlayground } from "./harness.ts";
 
 const playground = testPlayground("bad", "10.84.0");
@@ -113,7 +113,7 @@ function spec(name: string, container: object = {}, more: object = {}, task: obj
 }
 
 /** Everything that a bad request must not change. */
-async function everything(): Promise<unknown> {
+async function everything(): Promise<Record<string, unknown>> {
   const tasks = await api.tasks();
   return {
     services: await api.get("/services"),
@@ -159,8 +159,8 @@ test("what the API refuses changes nothing, in memory or on the disk", async () 
   await playground.kill("node-1", "daemon");
   await playground.start("node-1");
   await taskOfService("web", ({ Status }) => Status.State === "running");
-  const { nodes: _, ...after } = (await everything()) as Record<string, unknown>; // the node has registered again
-  const { nodes: __, ...wanted } = before as Record<string, unknown>;
+  const { nodes: _, ...after } = await everything(); // the node has registered again
+  const { nodes: __, ...wanted } = before;
   assert.deepEqual(after, wanted);
 });
 
@@ -367,6 +367,111 @@ function badQuestions(service: string): Refusal[] {
     { method, path: "/v1.999/services", status: 400, message: /client version 1\.999 is too new/ },
     { method, path: "/no/such/page", status: 404, message: "page not found" },
   ];
+}
+
+/** Beyond any measure, and each an answer within this. */
+const atOnceMs = 1000;
+
+function measureless(): Refusal[] {
+  const path = "/services/create";
+  const many = <T>(make: (number: number) => T) => Array.from({ length: 10_000 }, (_, number) => make(number));
+  const refused = (body: unknown, status: number, message: string | RegExp) => ({ path, body, status, message });
+  const constraints = many((number) => `node.labels.l${number}==x`);
+  const ports = many((number) => ({ TargetPort: 80, PublishedPort: number + 1 }));
+  const replicas = (count: string) =>
+    JSON.stringify(spec("x")).replace(/\}$/, `,"Mode":{"Replicated":{"Replicas":${count}}}}`);
+  return [
+    refused("x".repeat(5 * 2 ** 20), 413, /request body too large/),
+    refused(spec("x", { Env: many(() => "x".repeat(200)) }), 413, /request body too large/),
+    refused("[".repeat(500_000) + "]".repeat(500_000), 400, /cannot unmarshal array/),
+    refused('{"a":'.repeat(100_000), 400, /JSON/),
+    refused(spec("x", {}, {}, { Placement: { Constraints: constraints } }), 400, /10000 constraints are more than/),
+    refused(spec("x", {}, { EndpointSpec: { Ports: ports } }), 400, /10000 ports are more than/),
+    refused(replicas("1000000000000000"), 400, /replicas are more than/),
+    refused(replicas("1e400"), 400, /cannot unmarshal number/),
+    refused(replicas("-1"), 400, /cannot unmarshal number -1/),
+    refused(spec("x", {}, { EndpointSpec: { Ports: [{ TargetPort: 80, PublishedPort: 70_000 }] } }), 400, /port 70000/),
+    refused(spec("x", { Isolation: "moon" }), 400, /invalid Isolation/),
+    {
+      method: "GET",
+      path: `/services?filters=${encodeURIComponent("[".repeat(20_000))}`,
+      status: 400,
+      message: /filter/,
+    },
+    { method: "GET", path: `/tasks?filters=${encodeURIComponent('{"id":{"a":5}}')}`, status: 400, message: /filter/ },
+  ];
+}
+
+test("what is beyond all measure is refused at once, and the daemon goes on", async () => {
+  const daemon = playground.machine("node-1").find("daemon");
+  const { nodes: _, ...before } = await everything(); // the node has just registered again
+  for (const refusal of measureless()) {
+    // The better of two: this machine may have been busy with something else.
+    const times = [await timeOf(refusal), await timeOf(refusal)];
+    assert.ok(Math.min(...times) < atOnceMs, `${refusal.message} took ${times} ms`);
+  }
+  const { nodes: __, ...after } = await everything();
+  assert.deepEqual(after, before);
+  assert.deepEqual(playground.machine("node-1").find("daemon"), daemon);
+});
+
+async function timeOf(refusal: Refusal): Promise<number> {
+  const startedAt = performance.now();
+  await assertRefused(refusal);
+  return performance.now() - startedAt;
+}
+
+test("what is strange, but has a meaning, runs: names that lead in circles, texts that are none", async () => {
+  const daemon = playground.machine("node-1").find("daemon");
+  await api.post("/networks/create", { Name: "circle", Driver: "overlay" });
+  const onCircle = (...Aliases: string[]) => ({ Networks: [{ Target: "circle", Aliases }] });
+  const names = ["one", "two", "strange", "tasks.one", "", "a b", "*", "x".repeat(500)];
+  const dns = { Nameservers: ["moon", "999.1.1.1", "::1%x", "192.0.2.1"], Search: ["moon"] };
+  await api.post("/services/create", spec("one", {}, {}, onCircle("two", "one")));
+  await api.post("/services/create", spec("two", {}, {}, onCircle("one", "two")));
+  const strange = spec(
+    "strange",
+    { Env: ["A=\ud800"], DNSConfig: dns },
+    { Labels: { half: "\ud800" } },
+    onCircle(...names),
+  );
+  const text = JSON.stringify(strange).replace('"half"', '"__proto__":"p","constructor":"c","half"');
+  await api.post("/services/create", text);
+  for (const name of ["one", "two", "strange"]) {
+    await taskOfService(name, ({ Status }) => Status.State === "running");
+  }
+  const found = (await engine.containers()).find(
+    (container) => serviceOf(container) !== "" && container.Names[0]?.includes("strange"),
+  );
+  assert.ok(found);
+  for (const name of ["one", "two", "tasks.one"]) {
+    let answer = "";
+    await eventually({ what: `${name} is found`, limitMs: settleMs, details: () => answer }, async () => {
+      answer = await run(found.Id, ["nslookup", "-type=a", name]);
+      return /Address: 10\.0\.\d+\.\d+/.test(answer);
+    });
+  }
+  assert.match(
+    await run(found.Id, ["nslookup", "-type=a", "nobody.example"]),
+    /can't|NXDOMAIN|SERVFAIL|timed out|no servers/,
+  );
+  assert.deepEqual(playground.machine("node-1").find("daemon"), daemon);
+  for (const name of ["one", "two", "strange"]) await api.delete(`/services/${name}`);
+  await eventually({ what: "the network is free", limitMs: settleMs }, async () => {
+    return (await api.ask("DELETE", "/networks/circle")).status === 204;
+  });
+});
+
+/** What a command in the container says, whatever its status is. */
+function run(container: string, command: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn("docker", ["--host", `unix://${node.engineSocket}`, "exec", container, ...command]);
+    let text = "";
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding("utf8").on("data", (chunk) => (text += chunk));
+    child.once("error", reject);
+    child.once("close", () => resolve(text));
+  });
 }
 
 interface Fate {

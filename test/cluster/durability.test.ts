@@ -167,7 +167,7 @@ test("a daemon that is started without an Engine answers, its tasks say why they
   );
   const ContainerSpec = { Image: image };
   await api.post("/services/create", { Name: "late", TaskTemplate: { ContainerSpec } });
-  await eachTaskSays("late", /^no suitable node \(1 node not available for new tasks\)$/);
+  await eachTaskSays("late", /^no suitable node \(1 node not available for new tasks: 1 (down|unknown)\)$/);
   await playground.start("node-1");
   await converged(docker, "web", 4);
   await converged(docker, "late", 1);

@@ -16,6 +16,7 @@ import { IngressMesh } from "../../src/network/ingress.ts";
 import { NetworkKernel } from "../../src/network/kernel.ts";
 import { removePeers, setPeers } from "../../src/network/kernel-tables.ts";
 import { macOf, prefixOf } from "../../src/network/names.ts";
+import { networkState } from "../../src/network/network-fixture.ts";
 import { NetworkTable } from "../../src/network/table.ts";
 import type { Question } from "./network-client.ts";
 
@@ -121,16 +122,7 @@ export class NetworkHosts {
     for (const [index, host] of this.hosts.entries()) {
       const namespace = `${host.nodeId}-${name}`;
       const gateway = `${base}.1`;
-      const state: NetworkState = {
-        id: name,
-        name,
-        vxlanId,
-        subnet,
-        gateway,
-        internal: false,
-        ingress: isIngress,
-        encrypted: false,
-      };
+      const state = networkState(name, { vxlanId, subnet, gateway, ingress: isIngress });
       const own = isIngress ? `${base}.${index + 2}` : gateway;
       const kernel = new NetworkKernel(host.commands, namespace, process.pid);
       await kernel.remove();

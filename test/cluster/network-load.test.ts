@@ -5,11 +5,10 @@
  * tasks before the node is known to be down.
  */
 import assert from "node:assert/strict";
-import { Agent, get } from "node:http";
 import { after, before, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { Cluster } from "./cluster.ts";
 import { image } from "./harness.ts";
+import { assertNoFailures, Load } from "./load.ts";
 import { serverCommand, serverMounts } from "./network-tools.ts";
 
 const cluster = new Cluster("netload", "10.97.0");
@@ -32,74 +31,19 @@ before(async () => {
     "0s",
   ];
   const updates = ["--update-parallelism", "1", "--stop-grace-period", "5s", "--publish", `${port}:80`];
-  // Without a check of its health a server counts from its start on, and refuses until it listens.
-  const health = ["--health-cmd", "wget -q -O /dev/null http://127.0.0.1/", "--health-interval", "300ms"];
+  // Without a check of its health a server counts from its start on, and refuses until it listens (which takes some
+  // seconds on a loaded machine).
+  const health = ["--health-cmd", "wget -q -O /dev/null http://127.0.0.1/"];
+  health.push("--health-interval", "300ms", "--health-retries", "40");
   await cluster.docker(1).ok([...create, ...updates, ...health, ...serverMounts, image, ...serverCommand]);
   await cluster.running("web", 3);
 });
 
 after(() => cluster.stop());
 
-interface Failure {
-  readonly sentAt: number;
-  readonly afterMs: number;
-  readonly why: string;
-}
-
-/** Asks all the time, a few requests at once, until it is stopped. */
-class Load {
-  readonly failures: Failure[] = [];
-  readonly servers = new Set<string>();
-  answered = 0;
-  readonly #loops: Promise<void>[];
-  readonly #agent = new Agent({ keepAlive: false });
-  #stopped = false;
-
-  constructor(node: number) {
-    const url = `http://${cluster.layout(node).address}:${port}/`;
-    this.#loops = Array.from({ length: 8 }, () => this.#run(url));
-  }
-
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    await Promise.all(this.#loops);
-  }
-
-  async #run(url: string): Promise<void> {
-    while (!this.#stopped) {
-      const sentAt = performance.now();
-      try {
-        this.servers.add(await this.#ask(url));
-        this.answered++;
-      } catch (error) {
-        const why = error instanceof Error ? error.message : String(error);
-        this.failures.push({ sentAt, afterMs: performance.now() - sentAt, why });
-      }
-      await delay(10); // some 600 requests a second, so that the machine has room for what is tested
-    }
-  }
-
-  #ask(url: string): Promise<string> {
-    return new Promise((resolve, reject) => {
-      const request = get(url, { agent: this.#agent, timeout: 3_000 }, (answer) => {
-        const chunks: Buffer[] = [];
-        answer.on("data", (chunk) => chunks.push(chunk));
-        answer.on("error", reject);
-        answer.on("end", () => {
-          const text = Buffer.concat(chunks).toString();
-          if (answer.statusCode === 200) resolve((JSON.parse(text) as { server: string }).server);
-          else reject(new Error(`${answer.statusCode} ${text}`));
-        });
-      });
-      request.on("timeout", () => request.destroy(new Error("no answer in 3 s")));
-      request.on("error", reject);
-    });
-  }
-}
-
 /** Puts load on a node while something happens, and lets it go on for a moment after that. */
 async function underLoad(happening: (load: Load) => Promise<void>, entry = 1): Promise<Load> {
-  const load = new Load(entry);
+  const load = new Load(`http://${cluster.layout(entry).address}:${port}/`);
   try {
     await cluster.until("the load is answered", async () => load.answered > 50);
     await happening(load);
@@ -109,12 +53,6 @@ async function underLoad(happening: (load: Load) => Promise<void>, entry = 1): P
     await load.stop();
   }
   return load;
-}
-
-function assertNoFailures(load: Load, during: string): void {
-  const { failures, answered } = load;
-  const shown = failures.slice(0, 5).map((one) => JSON.stringify(one));
-  assert.equal(failures.length, 0, `${during}: ${failures.length} failed, ${answered} were answered; ${shown.join()}`);
 }
 
 async function updated(args: readonly string[]): Promise<void> {

@@ -67,6 +67,14 @@ test("the stock manager's service logs has its lines, and follows them", async (
   await cluster.until("talk is gone", async () => (await cluster.containers("talk")).length === 0);
 });
 
+test("a log that its driver does not keep is an empty one there, and no error", async () => {
+  await stock.ok(["service", "create", ...onOurs, "--log-driver", "none", "--name", "mute", image]);
+  await cluster.running("mute", 1);
+  assert.deepEqual(await stock.run(["service", "logs", "mute"]), { status: 0, stdout: "", stderr: "" });
+  await stock.ok(["service", "rm", "mute"]);
+  await cluster.until("mute is gone", async () => (await cluster.containers("mute")).length === 0);
+});
+
 test("health checks, failures and missing images are reported as the stock agent does", async () => {
   const health = ["--health-cmd", "test -e /tmp/well", "--health-interval", "200ms", "--health-retries", "1000"];
   await stock.ok(["service", "create", ...onOurs, ...health, "--name", "well", image]);
@@ -101,6 +109,33 @@ test("a host-mode port answers, and the stock manager knows of it", async () => 
   assert.match(await response.text(), /Hello from a service on Shoal/);
   assert.match(await stock.ok(["service", "ps", "--format", "{{.Ports}}", "page"]), /\*:8096->80\/tcp/);
   await stock.ok(["service", "rm", "page"]);
+});
+
+test("its secrets and configs are files in our containers, also after our daemon was killed", async () => {
+  const filled = (content: string) => ({ input: content });
+  await stock.ok(["secret", "create", "word", "-"], filled("open sesame"));
+  await stock.ok(["config", "create", "settings", "-"], filled("tide=high"));
+  const template = '{{.Service.Name}} {{secret "word"}}';
+  await stock.ok(["config", "create", "--template-driver", "golang", "page", "-"], filled(template));
+  const used = ["--secret", "source=word,target=word,uid=33,mode=0400", "--config", "source=settings,target=/etc/tide"];
+  await stock.ok(["service", "create", ...onOurs, ...used, "--config", "page", "--name", "vault", image]);
+  const seen = async (wanted: (container: string) => boolean = () => true) => {
+    const [one] = await cluster.running("vault", 1, ([found]) => wanted(found!.container));
+    const look =
+      "cat /run/secrets/word /etc/tide /page; stat -c %u.%a /run/secrets/word; grep -c '^tmpfs.* ro,' /proc/mounts";
+    const said = await ours.engine.ok(["exec", one!.container, "sh", "-c", look]);
+    assert.match(said, /^open sesametide=highvault open sesame33.400\n[3-9]$/);
+    return one!.container;
+  };
+  const container = await seen();
+  await cluster.playground.kill("node-2", "daemon");
+  await cluster.playground.start("node-2");
+  await cluster.nodeBecomes(2, "ready");
+  await ours.engine.ok(["kill", container]);
+  await seen((now) => now !== container);
+  await stock.ok(["service", "rm", "vault"]);
+  await cluster.until("vault is gone", async () => (await cluster.containers("vault")).length === 0);
+  await stock.ok(["secret", "rm", "word"]);
 });
 
 test("kill -9 of our daemon: it comes back and adopts what ran", async () => {

@@ -132,6 +132,21 @@ test("a failure and a missing image are told in the Engine's words", async () =>
   await manager.ok(["service", "rm", "fails", "lost"]);
 });
 
+test("a job completes on it, slot by slot, and is run again", async () => {
+  const mode = ["--mode", "replicated-job", "--replicas", "3", "--max-concurrent", "2"];
+  await manager.ok(["service", "create", ...onStock, ...mode, "--name", "batch", image, "true"]);
+  const completed = (count: number) =>
+    cluster.until(`${count} tasks have completed`, async () => {
+      const found = (await cluster.api(1).tasks("batch")).filter(({ Status }) => Status.State === "complete");
+      return found.length === count && found;
+    });
+  const slots = (await completed(3)).map(({ Slot = 0 }) => Slot);
+  assert.deepEqual(slots.sort(), [0, 1, 2]);
+  await manager.ok(["service", "update", "--detach", "--force", "batch"]);
+  await completed(6);
+  await manager.ok(["service", "rm", "batch"]);
+});
+
 /** Kills the manager's daemon, starts it again; what the stock Engine runs must be the same as before, untouched. */
 async function survivesRestart(): Promise<void> {
   const before = await cluster.running("web", 4);

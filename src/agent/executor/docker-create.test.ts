@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { namesFromOptions } from "../../model/driver-options.ts";
+import { taskName } from "../../model/task-name.ts";
 import type { AssignedTask, ContainerSpec, TaskSpec } from "../../model/types.ts";
 import { fakeTask } from "../fake-manager.ts";
 import { createBody } from "./docker-create.ts";
-import { taskName } from "./docker-labels.ts";
 
 const body = (container: Partial<ContainerSpec>, spec: Partial<TaskSpec> = {}, task: Partial<AssignedTask> = {}) =>
   createBody(fakeTask("t1", { ...task, Spec: { ContainerSpec: { Image: "bb:1", ...container }, ...spec } }));

@@ -22,25 +22,31 @@ import type { TaskNetworks } from "./docker-networks.ts";
 type HostConfig = NonNullable<ContainerCreateBody["HostConfig"]>;
 
 /**
+ * @param task with its templates expanded
  * @param networks the task's, of which the body names the first; none is the Engine's default
+ * @param files what its secrets and configs are mounted from; undefined where this node has none for tasks
  * @throws InvalidArgument (the task is rejected with its text) for what can't be made into a container
  */
 export function createBody(
   task: AssignedTask,
   { networks: [first], nameserver }: TaskNetworks = { networks: [] },
+  files?: readonly Mount[],
 ): ContainerCreateBody {
   const spec = task.Spec.ContainerSpec;
   if (!spec?.Image) throw invalid("no container image in the task's spec");
-  if (spec.Secrets?.length || spec.Configs?.length) throw invalid("this node can't provide secrets and configs yet");
+  if (!files && (spec.Secrets?.length || spec.Configs?.length)) {
+    throw invalid("this node has no place for secrets and configs");
+  }
+  const mounts = [...(spec.Mounts ?? []).map(mount), ...(files ?? [])];
   const ports = hostPorts(task);
   return defined<ContainerCreateBody>({
     Image: spec.Image,
     Entrypoint: spec.Command,
     Cmd: spec.Args,
-    Env: [...(spec.Env ?? []).map(expandEnv), ...resourceEnv(task.AssignedGenericResources ?? [])],
+    Env: [...(spec.Env ?? []), ...resourceEnv(task.AssignedGenericResources ?? [])],
     WorkingDir: spec.Dir,
     User: spec.User,
-    Hostname: spec.Hostname === undefined ? undefined : expand(spec.Hostname),
+    Hostname: spec.Hostname,
     Labels: containerLabels(task),
     Tty: spec.TTY,
     OpenStdin: spec.OpenStdin,
@@ -52,7 +58,7 @@ export function createBody(
       ...limits(task, spec),
       NetworkMode: first?.engineNetwork,
       PortBindings: ports,
-      Mounts: spec.Mounts?.map(mount),
+      Mounts: mounts.length > 0 ? mounts : undefined,
       GroupAdd: spec.Groups,
       ReadonlyRootfs: spec.ReadOnly,
       Init: spec.Init ?? undefined,
@@ -69,16 +75,6 @@ export function createBody(
       LogConfig: logConfig(task),
     }),
   });
-}
-
-/** The one place where fields that may hold Go templates pass; a template stays as it is, for now. */
-function expand(text: string): string {
-  return text;
-}
-
-function expandEnv(pair: string): string {
-  const equals = pair.indexOf("=");
-  return equals < 0 ? pair : pair.slice(0, equals + 1) + expand(pair.slice(equals + 1));
 }
 
 /** `DOCKER_RESOURCE_GPU=uuid1,uuid2`, `DOCKER_RESOURCE_SSD=3`. */
@@ -129,8 +125,7 @@ function firstEndpoint(task: AssignedTask, first: ContainerNetwork): Record<stri
 }
 
 function mount(spec: Mount): Mount {
-  const target = expand(spec.Target ?? "");
-  const source = spec.Source === undefined ? undefined : expand(spec.Source);
+  const { Target: target = "", Source: source } = spec;
   if (!target.startsWith("/")) throw invalid(`invalid mount target, must be an absolute path: ${target}`);
   switch (spec.Type) {
     case "bind":
@@ -148,17 +143,7 @@ function mount(spec: Mount): Mount {
       throw invalid("this node can't mount cluster volumes");
     default: // the Engine knows which others it can mount
   }
-  return defined<Mount>({ ...spec, Target: target, Source: source || undefined, VolumeOptions: volumeOptions(spec) });
-}
-
-function volumeOptions({ VolumeOptions: options }: Mount): Mount["VolumeOptions"] {
-  if (!options) return undefined;
-  const driver = options.DriverConfig;
-  return defined({
-    ...options,
-    Labels: options.Labels && mapValues(options.Labels, expand),
-    DriverConfig: driver && defined({ ...driver, Options: driver.Options && mapValues(driver.Options, expand) }),
-  });
+  return defined<Mount>({ ...spec, Target: target, Source: source || undefined });
 }
 
 /** "IP name ..." (as in /etc/hosts) as "name:IP" for each name. */
@@ -197,8 +182,4 @@ function invalid(message: string): ShoalError {
 /** Without the members that are undefined: the Engine must see its own defaults, and tests see what is set. */
 function defined<T extends object>(value: T): T {
   return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined)) as T;
-}
-
-function mapValues(values: Readonly<Record<string, string>>, map: (text: string) => string): Record<string, string> {
-  return Object.fromEntries(Object.entries(values).map(([key, value]) => [key, map(value)]));
 }

@@ -1,13 +1,9 @@
 /** How a task's container is named and labelled: what `docker ps` users and our own adoption find it by. */
+import { taskName } from "../../model/task-name.ts";
 import type { AssignedTask } from "../../model/types.ts";
 
 export const taskIdLabel = "com.docker.swarm.task.id";
 export const nodeIdLabel = "com.docker.swarm.node.id";
-
-/** `service.slot.taskID`; `service.nodeID.taskID` for a task without a slot (global services). */
-export function taskName(task: AssignedTask): string {
-  return `${task.ServiceAnnotations.Name}.${task.Slot || task.NodeID}.${task.ID}`;
-}
 
 /** The container's labels from its spec, and Swarm's own, which win. */
 export function containerLabels(task: AssignedTask): Record<string, string> {

@@ -5,12 +5,12 @@ import { ShoalError } from "../../lib/errors.ts";
 import { FakeClock, settled } from "../../lib/fake-clock.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { seededRandom } from "../../lib/random.ts";
+import { taskName } from "../../model/task-name.ts";
 import type { AssignedTask, AttachedNetwork } from "../../model/types.ts";
 import type { NetworkPlane } from "../../network/plane.ts";
 import { fakeTask } from "../fake-manager.ts";
 import { DockerExecutor } from "./docker.ts";
 import { createBody } from "./docker-create.ts";
-import { taskName } from "./docker-labels.ts";
 
 const signal = new AbortController().signal;
 const quiet = () => undefined;
@@ -394,5 +394,37 @@ test("other networks of the swarm are made on the Engine, once, and go with thei
   await executor.remove("t2");
   await executor.remove("t2");
   assert.deepEqual(engine.calls, ["list-networks"], "there are none: the Engine is not asked again");
+  await executor.stop();
+});
+
+function templated(env: string): AssignedTask {
+  const task = fakeTask("t1");
+  const ContainerSpec = { ...task.Spec.ContainerSpec, Hostname: "h-{{.Task.Slot}}", Env: [`A=${env}`] };
+  return { ...task, Spec: { ...task.Spec, ContainerSpec } };
+}
+
+test("templates are expanded with what the node says of itself", async () => {
+  const { engine, executor, start, up } = await setUp();
+  await start();
+  await up(templated("{{.Service.Name}} on {{.Node.Hostname}} as {{.Task.Name}}"));
+  const [container] = [...engine.containers.values()];
+  const { Name } = await engine.info();
+  assert.deepEqual(container?.body.Env, [`A=web on ${Name} as web.1.t1`]);
+  assert.equal(container?.body.Hostname, "h-1");
+  await executor.stop();
+});
+
+test("a template that fails on the node rejects its task, before anything is done", async () => {
+  const { engine, executor, start } = await setUp();
+  await start();
+  await executor.describe();
+  engine.calls.length = 0;
+  await assert.rejects(executor.prepare(templated("{{index .Node.Hostname 99}}"), signal, quiet), {
+    code: "InvalidArgument",
+    message:
+      'expanding env failed: expanding env "A={{index .Node.Hostname 99}}": template: expansion:1:2: executing ' +
+      '"expansion" at <index .Node.Hostname 99>: error calling index: index out of range: 99',
+  });
+  assert.deepEqual(engine.calls, []);
   await executor.stop();
 });

@@ -12,19 +12,24 @@ import type { Clock, Timer } from "../../lib/clock.ts";
 import { isShoalError, messageOf, ShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
+import { templateSubject } from "../../model/expand.ts";
+import { expandContainer, isTemplated } from "../../model/expand-container.ts";
 import { markOwn } from "../../model/own-node.ts";
-import type { AssignedTask, NodeDescription } from "../../model/types.ts";
+import { taskName } from "../../model/task-name.ts";
+import type { AssignedTask, GenericResource, NodeDescription } from "../../model/types.ts";
 import type { NetworkPlane } from "../../network/plane.ts";
 import type { LogMessage, LogOptions } from "../../rpc/services.ts";
 import { nodeDescription } from "../description.ts";
 import { DockerContainers } from "./docker-containers.ts";
 import { createBody } from "./docker-create.ts";
 import { DockerImages } from "./docker-images.ts";
-import { nodeIdLabel, taskIdLabel, taskName } from "./docker-labels.ts";
+import { nodeIdLabel, taskIdLabel } from "./docker-labels.ts";
 import { logMessages, unixTime } from "./docker-logs.ts";
 import { DockerNetworks } from "./docker-networks.ts";
+import { requireAbilities } from "./engine-abilities.ts";
 import type { Executor, ExecutorListener, Observation } from "./executor.ts";
 import { Gate } from "./gate.ts";
+import type { TaskPayloads } from "./task-payloads.ts";
 
 /**
  * Creates and starts at once: few enough that an Engine is not flooded by hundreds, and enough that it is never without
@@ -46,8 +51,12 @@ export interface DockerExecutorOptions {
   readonly log: Logger;
   /** DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1: never pull what is on the node. */
   readonly preferOfflineImage?: boolean;
+  /** What the node offers besides its CPUs and memory. */
+  readonly genericResources?: readonly GenericResource[];
   /** The node's data plane; without one, tasks with networks of the swarm are rejected. */
   readonly plane?: NetworkPlane;
+  /** Files of tasks; without it, tasks with secrets or configs are rejected. */
+  readonly payloads?: TaskPayloads;
   /** Creates and starts at once (default 32). */
   readonly operations?: number;
 }
@@ -60,6 +69,8 @@ export class DockerExecutor implements Executor {
   readonly #gate: Gate;
   readonly #events: EngineEvents;
   #listener: ExecutorListener | undefined;
+  /** What the node was told to be last. */
+  #described: NodeDescription | undefined;
   #synced = false;
   #outage: { timer: Timer; shown: boolean; error: unknown } | undefined;
 
@@ -67,7 +78,10 @@ export class DockerExecutor implements Executor {
     const { engine, nodeId, clock, random, log } = options;
     this.#options = options;
     this.#gate = new Gate(options.operations ?? engineOperations);
-    this.#containers = new DockerContainers(nodeId, (taskId) => this.#listener?.changed(taskId));
+    this.#containers = new DockerContainers(nodeId, (taskId) => {
+      void this.#dropFilesOfEnded(taskId);
+      this.#listener?.changed(taskId);
+    });
     this.#networks = new DockerNetworks({ engine, plane: options.plane, log });
     this.#images = new DockerImages(engine, clock, log, options.preferOfflineImage ?? false);
     this.#events = new EngineEvents({
@@ -89,7 +103,8 @@ export class DockerExecutor implements Executor {
   }
 
   async describe(): Promise<NodeDescription> {
-    return markOwn(nodeDescription(await this.#options.engine.info()));
+    this.#described = markOwn(nodeDescription(await this.#options.engine.info(), this.#options.genericResources));
+    return this.#described;
   }
 
   start(listener: ExecutorListener): void {
@@ -110,22 +125,54 @@ export class DockerExecutor implements Executor {
     return this.#containers.taskIds();
   }
 
-  async prepare(task: AssignedTask, signal: AbortSignal, progress: (text: string) => void): Promise<void> {
-    const image = createBody(task).Image ?? ""; // what is wrong with the task itself is said before anything is done
+  async prepare(assigned: AssignedTask, signal: AbortSignal, progress: (text: string) => void): Promise<void> {
+    const task = await this.#expanded(assigned);
+    const files = this.#options.payloads?.mounts(task);
+    const image = createBody(task, undefined, files).Image ?? ""; // what is wrong with the task itself is said before anything is done
+    await requireAbilities(this.#options.engine, task);
     progress("waiting for the task's networks");
-    const body = createBody(task, await this.#networks.of(task, signal));
+    const body = createBody(task, await this.#networks.of(task, signal), files);
     progress(`pulling image ${image}`);
     await this.#images.ensure(image, task.RegistryAuth, signal);
     progress("waiting for the Docker Engine to create the container");
     const name = taskName(task);
     const { engine } = this.#options;
+    await this.#withFiles(assigned, async () => {
+      try {
+        const id = await this.#gate.run(signal, () => engine.createContainer(name, body));
+        this.#containers.created(task.ID, id);
+      } catch (error) {
+        if (!isShoalError(error, "AlreadyExists")) throw error;
+        await this.#adopt(task.ID, name, error);
+      }
+    });
+  }
+
+  /** Does something with the task's container that needs the task's files. */
+  async #withFiles(task: AssignedTask, work: () => Promise<void>): Promise<void> {
+    const { payloads } = this.#options;
     try {
-      const id = await this.#gate.run(signal, () => engine.createContainer(name, body));
-      this.#containers.created(task.ID, id);
-    } catch (error) {
-      if (!isShoalError(error, "AlreadyExists")) throw error;
-      await this.#adopt(task.ID, name, error);
+      await (payloads ? payloads.during(task, () => this.#description(), work) : work());
+    } finally {
+      await this.#dropFilesOfEnded(task.ID);
     }
+  }
+
+  async #dropFilesOfEnded(taskId: string): Promise<void> {
+    const kind = this.#containers.observe(taskId)?.kind;
+    if (kind === "absent" || kind === "exited") await this.#options.payloads?.drop(taskId);
+  }
+
+  /** The task as this node runs it. @throws ShoalError InvalidArgument, with which it is rejected */
+  async #expanded(task: AssignedTask): Promise<AssignedTask> {
+    const { ContainerSpec: container } = task.Spec;
+    if (!container || !isTemplated(container)) return task;
+    const subject = templateSubject(task, await this.#description());
+    return { ...task, Spec: { ...task.Spec, ContainerSpec: expandContainer(container, subject) } };
+  }
+
+  async #description(): Promise<NodeDescription> {
+    return this.#described ?? this.describe();
   }
 
   /**
@@ -153,8 +200,10 @@ export class DockerExecutor implements Executor {
     const id = this.#containers.containerId(task.ID);
     if (!id) throw new ShoalError("NotFound", `No such container: ${taskName(task)}`);
     await this.#connect(task, id, signal);
-    await this.#gate.run(signal, () => this.#options.engine.startContainer(id));
-    this.#containers.started(task.ID, id);
+    await this.#withFiles(task, async () => {
+      await this.#gate.run(signal, () => this.#options.engine.startContainer(id));
+      this.#containers.started(task.ID, id);
+    });
   }
 
   async inspect(taskId: string): Promise<void> {
@@ -186,12 +235,14 @@ export class DockerExecutor implements Executor {
       if (!isShoalError(error, "NotFound")) throw error;
       this.#containers.vanished(taskId);
     }
+    await this.#dropFilesOfEnded(taskId);
   }
 
   async remove(taskId: string): Promise<void> {
     const id = this.#containers.containerId(taskId);
     if (id) await this.#removeContainer(id);
     this.#containers.removed(taskId);
+    await this.#options.payloads?.drop(taskId);
     await this.#networks.collect();
   }
 
@@ -201,6 +252,7 @@ export class DockerExecutor implements Executor {
     const ends = await Promise.allSettled(list.map(({ Id = "" }) => this.#removeContainer(Id)));
     const failed = ends.find((end) => end.status === "rejected");
     if (failed) throw failed.reason;
+    await this.#options.payloads?.clear();
   }
 
   async #removeContainer(id: string): Promise<void> {
@@ -233,9 +285,15 @@ export class DockerExecutor implements Executor {
     const first = !this.#synced;
     const touched = this.#containers.listed(list, mark);
     this.#synced = true;
+    await this.#options.payloads?.keepOnly((taskId) => this.#mayNeedFiles(taskId));
     this.#recovered();
     if (first) this.#listener?.ready();
     else for (const taskId of touched) this.#listener?.changed(taskId);
+  }
+
+  #mayNeedFiles(taskId: string): boolean {
+    const kind = this.#containers.observe(taskId)?.kind;
+    return kind === "created" || kind === "running";
   }
 
   #lost(error: unknown): void {

@@ -19,6 +19,8 @@ export class FakeExecutor implements Executor {
   exitCode = 0;
   description: NodeDescription = { Hostname: "host1" };
   logLines: readonly LogMessage[] = [];
+  /** Task id to why its log can't be read. */
+  readonly logFailures = new Map<string, Error>();
   /** The options of each `logs` call. */
   readonly logCalls: LogOptions[] = [];
   /** Steps under way, and the most that were for one task. */
@@ -96,8 +98,10 @@ export class FakeExecutor implements Executor {
     this.observations.clear();
   }
 
-  async *logs(_: AssignedTask, options: LogOptions, signal: AbortSignal): AsyncGenerator<readonly LogMessage[]> {
+  async *logs({ ID }: AssignedTask, options: LogOptions, signal: AbortSignal): AsyncGenerator<readonly LogMessage[]> {
     this.logCalls.push(options);
+    const failure = this.logFailures.get(ID);
+    if (failure) throw failure;
     yield this.logLines;
     if (options.follow) await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
   }

@@ -81,6 +81,7 @@ function dispatcherOf(store: Store): DispatcherService {
       await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
     },
     heartbeat: async () => ({ periodMs: 5000 }),
+    rest: unused,
     updateTaskStatus: unused,
     assignments: unused,
   };

@@ -66,7 +66,9 @@ class AgentModel {
     if (message.type === "complete") this.tasks.clear();
     for (const change of message.changes) {
       if (change.kind === "update-task") this.tasks.set(change.task.ID, change.task.DesiredState);
-      else assert(this.tasks.delete(change.id), "only a task that the agent has is removed");
+      else if (change.kind === "remove-task") {
+        assert(this.tasks.delete(change.id), "only a task that the agent has is removed");
+      } else assert.fail("no task needs a secret or a config");
     }
   }
 }

@@ -143,9 +143,20 @@ function edit(store: Store, id: string, change: Partial<Task>): Promise<unknown>
 }
 
 function summary(message: AssignmentsMessage): string {
-  const changes = message.changes.map((change) =>
-    change.kind === "update-task" ? `${change.task.ID}=${change.task.DesiredState}` : `-${change.id}`,
-  );
+  const changes = message.changes.map((change) => {
+    switch (change.kind) {
+      case "update-task":
+        return `${change.task.ID}=${change.task.DesiredState}`;
+      case "remove-task":
+        return `-${change.id}`;
+      case "update-secret":
+        return `secret ${change.secret.Spec.Name}`;
+      case "update-config":
+        return `config ${change.config.Spec.Name}`;
+      default:
+        return `-${change.kind.slice("remove-".length)} ${change.id}`;
+    }
+  });
   return `${message.type} ${message.appliesTo}>${message.resultsIn} ${changes.join(" ")}`.trim();
 }
 

@@ -193,6 +193,11 @@ export class Dispatcher implements DispatcherService {
     return { periodMs };
   }
 
+  async rest(caller: Caller, sessionId: string): Promise<void> {
+    const { nodeId } = this.requireSession(caller, sessionId);
+    this.#vigil.forgetConnection(nodeId);
+  }
+
   async updateTaskStatus(caller: Caller, sessionId: string, updates: readonly TaskStatusUpdate[]): Promise<void> {
     const session = this.requireSession(caller, sessionId);
     await this.#options.store.update((tx) => applyReports(tx, session.nodeId, updates, this.#options.nodeId));

@@ -85,6 +85,11 @@ class Agent {
     await this.#world.dispatcher(this.#manager).heartbeat(this.caller, this.#sessionId);
   }
 
+  async rest(): Promise<void> {
+    assert(this.#manager);
+    await this.#world.dispatcher(this.#manager).rest(this.caller, this.#sessionId);
+  }
+
   async #listen(messages: AsyncGenerator<unknown>, sessionId: string): Promise<void> {
     try {
       for await (const _ of messages);
@@ -295,6 +300,24 @@ test("a process that died is down within three seconds", async (t) => {
   await made.clock.advance(secondMs);
   assert.equal(made.status("n1"), "down m1");
   assert.equal(made.message("n1"), "the node's connection was closed");
+});
+
+test("an agent that stops in order has its heartbeats' grace to be back", async (t) => {
+  const made = await world(t, 1, ["n1"]);
+  const agent = new Agent(made, "n1");
+  await agent.register("m1");
+  await agent.rest();
+  agent.line.close();
+  await made.clock.advance(12 * secondMs);
+  assert.equal(made.status("n1"), "ready m1");
+  await made.clock.advance(5 * secondMs);
+  assert.equal(made.status("n1"), "down m1");
+  assert.equal(made.message("n1"), "heartbeat failure");
+
+  await agent.register("m1");
+  agent.line.close();
+  await made.clock.advance(3 * secondMs);
+  assert.equal(made.status("n1"), "down m1", "that it has rested once says nothing of its next session");
 });
 
 test("an agent that is back in time, here or elsewhere, was never gone", async (t) => {

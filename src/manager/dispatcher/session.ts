@@ -53,6 +53,12 @@ export class Session {
     this.#assignmentStreams.ring();
   }
 
+  /** What it needed may be needed no longer. */
+  taskEnded(taskId: string): void {
+    for (const source of this.#assignments) source.ended(taskId);
+    this.#assignmentStreams.ring();
+  }
+
   touchAllTasks(): void {
     for (const source of this.#assignments) source.touchAll();
     this.#assignmentStreams.ring();

@@ -8,7 +8,7 @@ import type { Random } from "../../lib/random.ts";
 import type { Cluster, Task } from "../../model/types.ts";
 import type { Caller, WeightedPeer } from "../../rpc/services.ts";
 import type { Change, View } from "../../store/store.ts";
-import { concernsNode } from "./assignments.ts";
+import { concernsNode, endsTask } from "./assignments.ts";
 import { notRegistered, sessionInvalid } from "./refusals.ts";
 import { Session } from "./session.ts";
 
@@ -85,7 +85,7 @@ export class Sessions {
       case "cluster":
         if (rootOf(change.before) !== rootOf(change.after)) this.touchAll();
         return;
-      default: // services reach agents as tasks; a spec revision never changes, nor does what a task has of a network
+      default: // services reach agents as tasks; what a task has of its spec, networks and payloads never changes
         return;
     }
   }
@@ -94,7 +94,9 @@ export class Sessions {
     const nodeIds = before?.NodeID === after?.NodeID ? [after?.NodeID] : [before?.NodeID, after?.NodeID];
     for (const nodeId of nodeIds) {
       const session = nodeId ? this.#sessions.get(nodeId) : undefined;
-      if (session && concernsNode(session.nodeId, before, after)) session.touchTask(id);
+      if (!session) continue;
+      if (concernsNode(session.nodeId, before, after)) session.touchTask(id);
+      else if (endsTask(before, after)) session.taskEnded(id);
     }
   }
 }

@@ -49,7 +49,7 @@ export class Vigil {
     this.#connections.watch(nodeId, connection);
   }
 
-  /** The node's session has ended: its connection says nothing any more. */
+  /** The node's session has ended, or its agent is stopping: its connection says nothing any more. */
   forgetConnection(nodeId: string): void {
     this.#connections.forget(nodeId);
   }

@@ -11,7 +11,9 @@ import { type Clock, type Timer, within } from "../../lib/clock.ts";
 import { messageOf, ShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
+import { addTo, removeFrom } from "../../lib/sets.ts";
 import type { DataPath, NetworksMessage } from "../../model/network-state.ts";
+import { isTerminal } from "../../model/state.ts";
 import type { AttachRequest, Caller, NetworkStateService } from "../../rpc/services.ts";
 import type { Commit, Store } from "../../store/store.ts";
 import type { Session } from "../dispatcher/session.ts";
@@ -94,8 +96,15 @@ export class NetworkStates implements NetworkStateService {
     await keepDataPath(store, caller.nodeId, dataPath);
     // What the node says late of the stream before must not count for this one.
     const after = this.#followers.get(caller.nodeId)?.stream.revision ?? 0;
-    const revision = () => store.view.revision;
-    const stream = new NodeStream({ nodeId: caller.nodeId, index: this.#running(), revision, clock, after });
+    const { nodeId } = caller;
+    const stream = new NodeStream({
+      nodeId,
+      index: this.#running(),
+      revision: () => store.view.revision,
+      clock,
+      after,
+      onForgotten: (networkId) => removeFrom(this.#leaving, networkId, nodeId),
+    });
     yield* this.#follower(session(caller, sessionId), stream).messages(stream, signal);
   }
 
@@ -154,6 +163,8 @@ export class NetworkStates implements NetworkStateService {
     const index = this.#index;
     if (!index) return;
     for (const change of changes) {
+      if (change.table === "tasks" && (!change.after || isTerminal(change.after.Status.State)))
+        this.#release(change.id);
       // A watcher that throws would fail the commit of whoever made it.
       try {
         index.apply(change);
@@ -179,20 +190,12 @@ export class NetworkStates implements NetworkStateService {
     }
     const nodes = this.#index?.network(networkId)?.nodes;
     for (const nodeId of nodes?.keys() ?? []) this.#followers.get(nodeId)?.stream.touch(networkId, part, id);
-    if (part === "node" && !nodes?.has(id)) this.#addLeaving(networkId, id);
-    const leaving = this.#leaving.get(networkId);
-    for (const nodeId of leaving ?? []) {
+    if (part === "node" && !nodes?.has(id)) addTo(this.#leaving, networkId, id);
+    for (const nodeId of this.#leaving.get(networkId) ?? []) {
       const stream = this.#followers.get(nodeId)?.stream;
-      if (nodes?.has(nodeId) || !stream?.knows(networkId)) leaving?.delete(nodeId);
+      if (nodes?.has(nodeId) || !stream?.knows(networkId)) removeFrom(this.#leaving, networkId, nodeId);
       else stream.touch(networkId, part, id);
     }
-    if (leaving?.size === 0) this.#leaving.delete(networkId);
-  }
-
-  #addLeaving(networkId: string, nodeId: string): void {
-    const leaving = this.#leaving.get(networkId);
-    if (leaving) leaving.add(nodeId);
-    else this.#leaving.set(networkId, new Set([nodeId]));
   }
 
   async #withdrawHere(taskIds: readonly string[], holdMs: number): Promise<unknown> {
@@ -247,12 +250,17 @@ export class NetworkStates implements NetworkStateService {
   }
 
   #hold(taskId: string, holdMs: number): void {
-    this.#holds.get(taskId)?.cancel();
+    this.#release(taskId);
     const timer = this.#options.clock.after(holdMs, () => {
       this.#holds.delete(taskId);
       this.#index?.restore(taskId);
     });
     this.#holds.set(taskId, timer);
+  }
+
+  #release(taskId: string): void {
+    this.#holds.get(taskId)?.cancel();
+    this.#holds.delete(taskId);
   }
 }
 

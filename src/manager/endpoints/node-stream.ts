@@ -30,6 +30,8 @@ export interface NodeStreamOptions {
   readonly clock: Clock;
   /** Its messages' revisions are above this. */
   readonly after: number;
+  /** Told of each network that the node knew and knows no more: it was told so, or the stream has ended. */
+  readonly onForgotten: (networkId: string) => void;
 }
 
 interface Waiter {
@@ -72,6 +74,7 @@ export class NodeStream {
   readonly #index: NetworkIndex;
   readonly #revision: () => number;
   readonly #clock: Clock;
+  readonly #onForgotten: (networkId: string) => void;
   readonly #bell = new Bell();
   readonly #touched = new Map<string, Touched>();
   /** Networks that the node knows. */
@@ -90,12 +93,13 @@ export class NodeStream {
   #gathers = false;
   #endedBy: ShoalError | undefined;
 
-  constructor({ nodeId, index, revision, clock, after }: NodeStreamOptions) {
+  constructor({ nodeId, index, revision, clock, after, onForgotten }: NodeStreamOptions) {
     this.nodeId = nodeId;
     this.#index = index;
     this.#revision = revision;
     this.#clock = clock;
     this.#last = after;
+    this.#onForgotten = onForgotten;
   }
 
   /** Of the last message. */
@@ -162,9 +166,11 @@ export class NodeStream {
 
   /** Its messages end with this error. */
   end(error: ShoalError): void {
-    this.#endedBy ??= error;
+    if (this.#endedBy) return;
+    this.#endedBy = error;
     for (const { resolve } of this.#waiters) resolve(false);
     this.#waiters = [];
+    for (const id of this.#sent) this.#onForgotten(id);
     this.#bell.ring();
   }
 
@@ -227,6 +233,7 @@ export class NodeStream {
     if (!this.#index.takesPart(this.nodeId, id)) {
       if (!knows) return;
       this.#sent.delete(id);
+      this.#onForgotten(id);
       changes.lostNetworks.push({ kind: "remove-network", networkId: id });
     } else if (!knows) this.#join(id, changes);
     else this.#update(id, touched, changes);

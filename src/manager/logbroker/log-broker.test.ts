@@ -236,6 +236,11 @@ test("following stays open, reaches nodes that get tasks later, and ends when th
   publisher(logBroker, "n2", two.heard[0]!.id).say(line("n2", "later", 2));
   await settled();
   assert.deepEqual(reading.lines, ["a 1", "later 2"]);
+  assert.deepEqual(
+    [one, two].map(({ heard }) => heard[0]!.options.tail),
+    [5, undefined],
+    "what a task writes that began later is new from its first line on",
+  );
 
   client.abort();
   assert.equal(await reading.ended, "ended");

@@ -154,6 +154,14 @@ class Agent {
     await settled();
   }
 
+  async cannotRead(why: string): Promise<void> {
+    const { nodeId } = this.#caller;
+    const context = { serviceId: "web", nodeId, taskId: `t-${nodeId}` };
+    const data = Buffer.from(why);
+    this.#queue?.push([{ context, timestamp: "", stream: "stderr", data, attributes: {}, unreadable: true }]);
+    await settled();
+  }
+
   async ends(): Promise<void> {
     this.#queue?.close();
     await settled();
@@ -294,4 +302,39 @@ test("a manager whose answers keep breaking off is given up by a reader that doe
   }
   await assert.rejects(ended, { code: "Unknown", message: /node n2 is not available$/ });
   assert.equal(world.asked.length, 3);
+});
+
+const noReading = "configured logging driver does not support reading";
+
+test("a log that can't be read is told after the lines of the others", async (t) => {
+  const world = await World.create(t, { n1: "m1", n2: "m2" });
+  const agents = [new Agent(world, "n1", "m1"), new Agent(world, "n2", "m2")];
+  await settled();
+  const { lines, ended } = world.read(once);
+  await settled();
+  await agents[1]!.cannotRead(noReading);
+  await agents[0]!.says(1);
+  for (const agent of agents) await agent.ends();
+  await assert.rejects(ended, {
+    code: "Unknown",
+    message:
+      "warning: incomplete log stream. some logs could not be retrieved for the following reasons: " +
+      `the log of task t-n2 can't be read: ${noReading}`,
+  });
+  assert.deepEqual(lines, ["n1 1"]);
+});
+
+test("following ends with that reason once no task's log can be read", async (t) => {
+  const world = await World.create(t, { n1: "m1", n2: "m2" });
+  const agents = [new Agent(world, "n1", "m1"), new Agent(world, "n2", "m2")];
+  await settled();
+  const { lines, ended } = world.read(follow);
+  await settled();
+  await agents[1]!.cannotRead(noReading);
+  await agents[0]!.says(1);
+  await world.clock.advance(5_000);
+  assert.deepEqual(lines, ["n1 1"], "it goes on: one log can be read");
+  await agents[0]!.cannotRead(noReading);
+  await assert.rejects(ended, { code: "Unknown", message: /t-n2 can't be read: .*, the log of task t-n1 can't be/ });
+  assert.equal(world.clock.timers, 0);
 });

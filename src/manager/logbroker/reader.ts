@@ -6,12 +6,13 @@
  * manager that dies or a node that moves to another one costs the reader no line, and shows it none twice. What is to be
  * asked is worked out anew from the store (`#look`), whatever has happened.
  *
- * Differs from Swarm, where the leader has all sessions.
+ * Differs from Swarm, where the leader has all sessions, and where nobody is told that a task's log can't be read (its
+ * driver keeps none): here a reader is told, after the lines; one that follows when that is so for every task.
  */
 import { type Clock, rfc3339, type Timer } from "../../lib/clock.ts";
 import { messageOf, ShoalError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
-import { rank } from "../../model/state.ts";
+import { rank, type TaskState } from "../../model/state.ts";
 import type { LogsRequest, LogsResume } from "../../rpc/peers.ts";
 import type { LogMessage, LogOptions } from "../../rpc/services.ts";
 import type { Commit, Store } from "../../store/store.ts";
@@ -47,6 +48,8 @@ interface Leg {
 
 /** What a node has been asked. */
 interface Part {
+  /** It got its first task while the reader was following: whatever that writes is new. */
+  readonly late: boolean;
   /** It has said everything, or will not. */
   done: boolean;
   /** When it was asked first; RFC 3339. */
@@ -76,6 +79,8 @@ class LogReader {
   readonly #positions = new Positions();
   readonly #parts = new Map<string, Part>();
   readonly #problems: string[] = [];
+  /** Tasks whose log can't be read, and why. */
+  readonly #unreadable = new Map<string, string>();
   #timer: Timer | undefined;
   /** Ended well; or with an error. */
   #ended: { readonly error?: unknown } | undefined;
@@ -95,7 +100,10 @@ class LogReader {
       yield* this.#buffer.read();
       if (signal.aborted) return;
       if (this.#ended?.error) throw this.#ended.error;
-      const warning = options.follow ? undefined : incomplete(this.#problems);
+      const unreadable = [...this.#unreadable].map(
+        ([taskId, why]) => `the log of task ${taskId} can't be read: ${why}`,
+      );
+      const warning = incomplete(options.follow ? unreadable : [...this.#problems, ...unreadable]);
       if (warning) throw warning;
     } finally {
       unwatch();
@@ -107,15 +115,15 @@ class LogReader {
   #begin(): void {
     const { selector, store } = this.#options;
     for (const { ID, NodeID, Status } of matchingTasks(selector, store.view)) {
-      if (NodeID) this.#want(NodeID);
+      if (NodeID) this.#want(NodeID, false);
       else if (rank(Status.State) < rank("running")) this.#problems.push(`task ${ID} has not been scheduled`);
     }
     this.#look();
   }
 
-  #want(nodeId: string): void {
+  #want(nodeId: string, late: boolean): void {
     if (this.#parts.has(nodeId)) return;
-    this.#parts.set(nodeId, { done: false, askedAt: undefined, failures: 0, notBefore: 0, legs: new Map() });
+    this.#parts.set(nodeId, { late, done: false, askedAt: undefined, failures: 0, notBefore: 0, legs: new Map() });
   }
 
   #committed({ changes }: Commit): void {
@@ -126,7 +134,7 @@ class LogReader {
       if (table !== "tasks" || !after?.NodeID || before?.NodeID === after.NodeID) continue;
       // A node itself sees its later tasks.
       if (!this.#options.options.follow || !isSelected(this.#options.selector, after)) continue;
-      this.#want(after.NodeID);
+      this.#want(after.NodeID, true);
       concerned = true;
     }
     if (concerned) this.#look();
@@ -147,13 +155,26 @@ class LogReader {
       if (manager === undefined) {
         if (part.legs.size === 0) this.#giveUp(nodeId, part);
       } else if (!part.legs.has(manager) && clock.now() >= part.notBefore) {
-        const key = `${part.askedAt === undefined ? "new" : "again"} ${manager}`;
+        const kind = part.askedAt !== undefined ? "again" : part.late ? "late" : "first";
+        const key = `${kind} ${manager}`;
         questions.set(key, [...(questions.get(key) ?? []), nodeId]);
       }
     }
-    for (const [key, nodeIds] of questions) this.#ask(key.slice(key.indexOf(" ") + 1), nodeIds);
-    if (!options.follow && [...this.#parts.values()].every(({ done }) => done)) this.#end({});
+    for (const [key, nodeIds] of questions) {
+      const [kind, manager = ""] = key.split(" ");
+      this.#ask(manager, nodeIds, kind === "late" ? { ...options, tail: undefined } : options);
+    }
+    const isOver = options.follow ? this.#nothingToFollow() : [...this.#parts.values()].every(({ done }) => done);
+    if (isOver) this.#end({});
     else this.#timer = clock.after(lookEveryMs, () => this.#look());
+  }
+
+  /** There are tasks that write logs, and none of them can be read. */
+  #nothingToFollow(): boolean {
+    if (this.#unreadable.size === 0) return false;
+    const { selector, store } = this.#options;
+    const writing = [...matchingTasks(selector, store.view)].filter(({ Status }) => isWriting(Status.State));
+    return writing.every(({ ID }) => this.#unreadable.has(ID));
   }
 
   /** The manager that can be asked for the node now. */
@@ -170,8 +191,8 @@ class LogReader {
     this.#problems.push(notAvailable(nodeId));
   }
 
-  #ask(manager: string, nodeIds: readonly string[]): void {
-    const { clock, selector, options } = this.#options;
+  #ask(manager: string, nodeIds: readonly string[], options: LogOptions): void {
+    const { clock, selector } = this.#options;
     const resume = this.#resumeOf(nodeIds);
     const leg: Leg = { manager, nodeIds, end: new AbortController() };
     for (const nodeId of nodeIds) {
@@ -200,6 +221,11 @@ class LogReader {
     let failure: unknown;
     try {
       for await (const message of ask(leg.manager, request, leg.end.signal)) {
+        if (message.unreadable) {
+          this.#unreadable.set(message.context.taskId, Buffer.from(message.data).toString());
+          if (options.follow) this.#look();
+          continue;
+        }
         if (!this.#positions.take(leg, message)) continue;
         const part = this.#parts.get(message.context.nodeId);
         if (part) part.failures = 0;
@@ -237,6 +263,10 @@ class LogReader {
     this.#buffer.close();
     for (const { legs } of this.#parts.values()) for (const { end } of legs.values()) end.abort(gone());
   }
+}
+
+function isWriting(state: TaskState): boolean {
+  return rank(state) >= rank("starting") && rank(state) <= rank("running");
 }
 
 function gone(): ShoalError {

@@ -134,7 +134,7 @@ export class Subscription {
         if (publisher.stopped) return;
         if (!batch) break;
         for (const message of batch) this.#check(nodeId, message);
-        const fresh = batch.filter((message) => part.positions.take(publisher, message));
+        const fresh = batch.filter((message) => message.unreadable || part.positions.take(publisher, message));
         if (fresh.length > 0 && !(await this.#buffer.put(fresh))) return;
       }
       this.nodeDone(nodeId);

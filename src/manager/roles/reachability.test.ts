@@ -57,6 +57,8 @@ test("a manager that misses its answers for 2.5 s is unreachable, until it answe
   await manager("m1", "a:1");
   await pass(2);
   assert.equal(reachability.isReachable("m1"), true);
+  const heard: [string, boolean][] = [];
+  const stop = reachability.listen((nodeId, reachable) => heard.push([nodeId, reachable]));
   down.add("a:1");
   await pass(1);
   assert.equal(reachability.isReachable("m1"), true, "one answer may be missed");
@@ -67,6 +69,11 @@ test("a manager that misses its answers for 2.5 s is unreachable, until it answe
   await pass(2);
   assert.equal(reachability.isReachable("m1"), true);
   assert.equal(changes(), 2);
+  assert.deepEqual(heard, [
+    ["m1", false],
+    ["m1", true],
+  ]);
+  stop();
   reachability.stop();
 });
 

@@ -33,6 +33,9 @@ export interface ReachabilityOptions<Connection extends Pinged> {
   readonly onInService: (ms: number) => void;
 }
 
+/** Another manager's node, and whether this one reaches it from now on. */
+export type ReachabilityListener = (nodeId: string, reachable: boolean) => void;
+
 interface Probe<Connection> {
   readonly address: string;
   connection: Connection | undefined;
@@ -44,6 +47,7 @@ interface Probe<Connection> {
 export class Reachability<Connection extends Pinged = Pinged> {
   readonly #options: ReachabilityOptions<Connection>;
   readonly #probes = new Map<string, Probe<Connection>>();
+  readonly #listeners = new Set<ReachabilityListener>();
   #unwatch = () => {};
 
   constructor(options: ReachabilityOptions<Connection>) {
@@ -68,6 +72,18 @@ export class Reachability<Connection extends Pinged = Pinged> {
     return nodeId === this.#options.nodeId || (this.#probes.get(nodeId)?.reachable ?? false);
   }
 
+  /** Calls `listener` with each change, until what it returns is called. */
+  listen(listener: ReachabilityListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #changed(nodeId: string, probe: Probe<Connection>, reachable: boolean): void {
+    probe.reachable = reachable;
+    this.#options.onChange();
+    for (const listener of this.#listeners) listener(nodeId, reachable);
+  }
+
   /** To each of the others that is reachable: the connection that it is pinged over. */
   *connections(): Generator<Connection> {
     for (const { reachable, connection } of this.#probes.values()) if (reachable && connection) yield connection;
@@ -86,7 +102,7 @@ export class Reachability<Connection extends Pinged = Pinged> {
   }
 
   async #run(nodeId: string, probe: Probe<Connection>): Promise<void> {
-    const { clock, log, connect, onChange, onInService } = this.#options;
+    const { clock, log, connect, onInService } = this.#options;
     const { signal } = probe.abort;
     let answeredAt = clock.now();
     while (!signal.aborted) {
@@ -99,16 +115,14 @@ export class Reachability<Connection extends Pinged = Pinged> {
         if (!signal.aborted) onInService(inServiceMs);
         if (!probe.reachable) {
           log.info("a manager is reachable again", { "node.id": nodeId });
-          probe.reachable = true;
-          onChange();
+          this.#changed(nodeId, probe, true);
         }
       } catch (error) {
         probe.connection?.close();
         probe.connection = undefined;
         if (probe.reachable && !signal.aborted && clock.now() - answeredAt >= unreachableAfterMs) {
           log.warn("a manager cannot be reached", { "node.id": nodeId, error: messageOf(error) });
-          probe.reachable = false;
-          onChange();
+          this.#changed(nodeId, probe, false);
         }
       }
       await pause(clock, everyMs, signal);

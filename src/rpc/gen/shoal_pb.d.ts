@@ -710,6 +710,34 @@ export declare type AppliedResponse = Message<"shoal.v1.AppliedResponse"> & {
 export declare const AppliedResponseSchema: GenMessage<AppliedResponse>;
 
 /**
+ * @generated from message shoal.v1.RestRequest
+ */
+export declare type RestRequest = Message<"shoal.v1.RestRequest"> & {
+  /**
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+};
+
+/**
+ * Describes the message shoal.v1.RestRequest.
+ * Use `create(RestRequestSchema)` to create a new message.
+ */
+export declare const RestRequestSchema: GenMessage<RestRequest>;
+
+/**
+ * @generated from message shoal.v1.RestResponse
+ */
+export declare type RestResponse = Message<"shoal.v1.RestResponse"> & {
+};
+
+/**
+ * Describes the message shoal.v1.RestResponse.
+ * Use `create(RestResponseSchema)` to create a new message.
+ */
+export declare const RestResponseSchema: GenMessage<RestResponse>;
+
+/**
  * @generated from message shoal.v1.WithdrawRequest
  */
 export declare type WithdrawRequest = Message<"shoal.v1.WithdrawRequest"> & {
@@ -876,6 +904,24 @@ export declare const Managers: GenService<{
     methodKind: "unary";
     input: typeof WithdrawTasksRequestSchema;
     output: typeof WithdrawTasksResponseSchema;
+  },
+}>;
+
+/**
+ * A node's session with the manager that is called.
+ *
+ * @generated from service shoal.v1.Sessions
+ */
+export declare const Sessions: GenService<{
+  /**
+   * The node's agent stops, and its tasks go on: that its connection closes now is no sign of its death.
+   *
+   * @generated from rpc shoal.v1.Sessions.Rest
+   */
+  rest: {
+    methodKind: "unary";
+    input: typeof RestRequestSchema;
+    output: typeof RestResponseSchema;
   },
 }>;
 

@@ -1,0 +1,2 @@
+echo "$EDITION" >>/data/editions
+exec serve
