@@ -100,7 +100,6 @@ class NetworkBench {
     await this.#service("server", "node-2", { published });
     await this.#service("near", "node-2");
     await this.#service("far", "node-1");
-    await this.#userContainer("plain");
     const pairs = await this.#pairs();
     const rows: Row[] = [];
     for (const { what, unit, floor, direct, ours } of pairs) {
@@ -122,7 +121,7 @@ class NetworkBench {
     const far = (await this.#tasks("far", 1))[0]!.Status.ContainerStatus!.ContainerID;
     const onNet = server!.NetworksAttachments!.find(({ Network }) => Network.Spec.Name === "net")!;
     const address = onNet.Addresses[0]!.split("/")[0]!;
-    const plain = await this.#addressOf("plain");
+    const container = server!.Status.ContainerStatus!.ContainerID;
     const [first, second] = [this.#layout.node(1), this.#layout.node(2)];
     return [
       {
@@ -143,7 +142,7 @@ class NetworkBench {
         what: "wrk, mesh, task on the same node",
         unit: "/s",
         floor: 0.9,
-        direct: () => this.#wrkOn(2, `http://${plain}:80/`),
+        direct: () => this.#onBridge(container, (direct) => this.#wrkOn(2, `http://${direct}:80/`)),
         ours: () => this.#wrkOn(2, `http://${second.address}:${published}/`),
       },
       {
@@ -236,19 +235,16 @@ class NetworkBench {
     await this.#tasks(name, replicas);
   }
 
-  /** A container of node-2 on the Engine's own bridge, with the same server. */
-  async #userContainer(name: string): Promise<void> {
-    const { Id } = await this.#at(2).call<{ Id: string }>("POST", `/containers/create?name=${name}`, {
-      Image: sampleImage,
-      Cmd: [...serverCommand],
-      HostConfig: { Binds: sharedFiles.map(([source, target]) => `${source}:${target}:ro`) },
-    });
-    await this.#at(2).call("POST", `/containers/${Id}/start`);
-  }
-
-  async #addressOf(container: string): Promise<string> {
-    type Detail = { NetworkSettings: { IPAddress: string } };
-    return (await this.#at(2).call<Detail>("GET", `/containers/${container}/json`)).NetworkSettings.IPAddress;
+  /** With the container on its Engine's own bridge too (which takes its default route): the direct way to it. */
+  async #onBridge(container: string, measure: (address: string) => Promise<number>): Promise<number> {
+    type Detail = { NetworkSettings: { Networks: { bridge: { IPAddress: string } } } };
+    await this.#at(2).call("POST", "/networks/bridge/connect", { Container: container });
+    try {
+      const { NetworkSettings } = await this.#at(2).call<Detail>("GET", `/containers/${container}/json`);
+      return await measure(NetworkSettings.Networks.bridge.IPAddress);
+    } finally {
+      await this.#at(2).call("POST", "/networks/bridge/disconnect", { Container: container });
+    }
   }
 
   #tasks(service: string, count: number): Promise<TaskBody[]> {
