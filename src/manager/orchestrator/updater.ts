@@ -43,7 +43,7 @@ export function planUpdate(plan: ServicePlan, slots: readonly Slot[], passed: re
   const adopted: WaitingSlot[] = [];
   let inHandOver = 0;
   for (const slot of slots) {
-    const made = slot.tasks.length > 1 || slot.live[0]?.MadeByUpdate ? madeTask(plan, slot) : undefined;
+    const made = slot.tasks.length > 1 || slot.tasks[0]?.MadeByUpdate ? madeTask(plan, slot) : undefined;
     const stage = stageOf(plan, slot);
     if (made) begun.push({ slot, made, stage });
     if (stage === "hand-over") {
